@@ -44,8 +44,9 @@ def speech_like() -> np.ndarray:
     wave = np.zeros_like(time)
     for harmonic in range(1, 30):
         frequency = harmonic * pitch
-        level = np.exp(-(((frequency - first) / 180.0) ** 2)) + 0.5 * np.exp(-(((frequency - second) / 250.0) ** 2))
-        wave += (level + 0.02) / harmonic**0.5 * np.sin(harmonic * phase)
+        low = np.exp(-(((frequency - first) / 180.0) ** 2))
+        high = 0.5 * np.exp(-(((frequency - second) / 250.0) ** 2))
+        wave += (low + high + 0.02) / harmonic**0.5 * np.sin(harmonic * phase)
     syllables = np.clip(np.sin(2 * np.pi * 2.7 * time), 0.0, None) ** 0.5
     noise = np.random.default_rng(7).normal(0.0, 0.003, len(time))
     wave = wave * syllables / np.abs(wave).max() * 0.5 + noise

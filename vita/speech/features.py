@@ -67,7 +67,8 @@ def mel_filters() -> Tensor:
     break_mel = break_hz / hz_per_mel
     top_mel = break_mel + math.log(SAMPLE_RATE / 2 / break_hz) / log_step
     mels = torch.linspace(0.0, top_mel, MEL_BINS + 2, dtype=torch.float64)
-    edges = torch.where(mels < break_mel, mels * hz_per_mel, break_hz * torch.exp((mels - break_mel) * log_step))
+    above_break = break_hz * torch.exp((mels - break_mel) * log_step)
+    edges = torch.where(mels < break_mel, mels * hz_per_mel, above_break)
     bins = torch.linspace(0.0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1, dtype=torch.float64)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
