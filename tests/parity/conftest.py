@@ -1,15 +1,12 @@
-"""``pytest tests/parity --golden DIR`` compares with the recorded numbers in DIR; default: the bundled fixtures."""
+"""``pytest tests/parity --golden DIR`` compares with the numbers recorded in DIR; default: bundled fixtures."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests import the sibling module `golden`
-
-from golden import GoldenSet  # noqa: E402
+from tests.parity.golden import GoldenSet
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "golden"
 
@@ -19,7 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def golden_set(config: pytest.Config) -> GoldenSet:
-    """The folder asked for, for use in ``pytest_generate_tests`` hooks (parametrisation happens before fixtures)."""
+    """The folder asked for; for ``pytest_generate_tests`` hooks, which run before any fixture exists."""
     folder = config.getoption("--golden", default=FIXTURES)
     if not folder.is_dir():
         raise pytest.UsageError(f"--golden {folder} is no folder")

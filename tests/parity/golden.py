@@ -1,8 +1,8 @@
 """Finding and reading recorded reference numbers.
 
 A golden folder holds, per recorded model ("stem"), a checkpoint folder ``STEM/`` and files ``STEM_*.json`` and
-``STEM_*.safetensors``, and one ``index.json`` that describes every file and its tolerance. Stems, shapes, seeds and
-the number of recorded cases vary from set to set: tests ask this module what is there and assume nothing.
+``STEM_*.safetensors``, and one ``index.json`` that describes every file with its tolerance. Stems, shapes, seeds
+and the number of recorded cases vary from set to set: tests ask this module what is there and assume nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ class GoldenSet:
         path = self.folder / "index.json"
         return json.loads(path.read_text()).get("files", {}) if path.is_file() else {}
 
-    def stems(self, prefix: str, suffix: str = "") -> list[str]:
-        """Stems that start with ``prefix`` and have the file or folder ``STEM + suffix``: ("lm_", "_train.json")."""
-        names = {path.name for path in self.folder.glob(f"{prefix}*{suffix}")}
-        found = {name[: len(name) - len(suffix)] if suffix else name.split(".")[0] for name in names}
-        return sorted(stem for stem in found if (self.folder / f"{stem}{suffix}").exists())
+    def stems(self, prefix: str, suffix: str) -> list[str]:
+        """Stems starting with ``prefix`` that have the file ``STEM + suffix``, e.g. ("lm_", "_train.json")."""
+        return sorted(path.name.removesuffix(suffix) for path in self.folder.glob(f"{prefix}*{suffix}"))
 
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()
@@ -48,7 +46,7 @@ class GoldenSet:
         return load_file(self.folder / name)
 
     def atol(self, name: str, default: float, about: str = "") -> float:
-        """The first "atol X" of the file's tolerance text (after the words ``about``), or ``default``."""
+        """The first "atol X" of the file's tolerance text (behind the words ``about``), or ``default``."""
         return self._tolerance(name, "atol", default, about)
 
     def rtol(self, name: str, default: float, about: str = "") -> float:

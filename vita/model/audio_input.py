@@ -2,8 +2,9 @@
 
 Knows the names only; the modules are imported when a configuration asks for them. The contract of a pair:
 
-    encoder(features [B, T, F], lengths [B]) -> outputs (a tuple of tensors, whatever the adapter needs)
-    adapter(*outputs) -> (rows [B, n, d_model], row_lengths [B])
+    encoder = Encoder(**arguments)                        with the width of its output in encoder.config.hidden_size
+    adapter = Adapter(encoder width, backbone width)
+    adapter(*encoder(features [B, T, F], lengths [B])) -> (rows [B, n, d], row lengths [B])
 """
 
 from __future__ import annotations
@@ -15,24 +16,32 @@ from torch import nn
 
 from vita.errors import CheckpointError
 
-# type in config.audio_encoder -> (module, encoder class, adapter class)
 AUDIO_INPUTS = {
     "nano": ("vita.model.nano_audio_encoder", "NanoAudioEncoder", "NanoAudioAdapter"),
     "sensevoice": ("vita.model.sensevoice_encoder", "SenseVoiceEncoder", "SenseVoiceAdapter"),
 }
+"""``type`` in config.audio_encoder -> (module, encoder class, adapter class)."""
 
 
 def build_audio_input(audio_encoder: dict[str, Any], hidden_size: int) -> tuple[nn.Module, nn.Module]:
-    """The (encoder, adapter) pair that ``config.audio_encoder`` describes, with fresh weights.
+    """The (encoder, adapter) pair that ``config.audio_encoder`` describes, freshly initialised.
 
-    The adapter is told the backbone's width as ``d_model``. Raises CheckpointError for an unknown type.
+    Raises CheckpointError for an unknown type or arguments that the encoder does not take.
     """
-    kind = audio_encoder.get("type")
+    arguments = dict(audio_encoder)
+    kind = arguments.pop("type", None)
     if kind not in AUDIO_INPUTS:
-        known = ", ".join(AUDIO_INPUTS)
-        raise CheckpointError(f"audio_encoder type {kind!r} in config.json is unknown; this version knows {known}")
+        raise CheckpointError(
+            f"config.json asks for audio_encoder type {kind!r}, this version knows {', '.join(AUDIO_INPUTS)}; "
+            "use another checkpoint or a newer version."
+        )
     module_name, encoder_name, adapter_name = AUDIO_INPUTS[kind]
     module = import_module(module_name)
-    encoder = getattr(module, encoder_name)(**audio_encoder.get("encoder", {}))
-    adapter = getattr(module, adapter_name)(d_model=hidden_size, **audio_encoder.get("adapter", {}))
-    return encoder, adapter
+    try:
+        encoder = getattr(module, encoder_name)(**arguments)
+    except TypeError as error:
+        raise CheckpointError(
+            f"config.json gives audio_encoder arguments that do not fit type {kind!r} ({error}); "
+            "use the config.json that belongs to the weights."
+        ) from error
+    return encoder, getattr(module, adapter_name)(encoder.config.hidden_size, hidden_size)

@@ -1,26 +1,28 @@
-"""Strict loading of safetensors weights: every key and shape must fit, or the message says which does not.
+"""Strict loading of checkpoint folders in safetensors: every key and shape must fit, or nothing is loaded.
 
-Knows nothing about what the tensors mean. transformers' own loader is not used because it leaves buffers that are
-computed rather than stored (position tables of audio encoders) uninitialised, and only warns about missing keys.
+Knows files and names, not what the tensors mean. transformers' own loader is not used because it leaves buffers
+that are computed rather than stored (position tables) uninitialised and only warns about missing keys.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from vita.errors import CheckpointError
-
-_NAMES_SHOWN = 4
+from vita.weights import key_difference
 
 
 def weight_files(folder: str | Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder: ``model.safetensors`` or every shard its index names."""
+    """The weight files of a checkpoint folder: ``model.safetensors`` or every shard its index names.
+
+    Raises CheckpointError when there are none or a shard is missing.
+    """
     folder = Path(folder)
     single = folder / "model.safetensors"
     if single.is_file():
@@ -29,87 +31,80 @@ def weight_files(folder: str | Path) -> list[Path]:
     if not index.is_file():
         raise CheckpointError(
             f"{folder} has no weights: expected model.safetensors or model.safetensors.index.json; "
-            "download the checkpoint again or give another folder"
+            "download the checkpoint again or give another folder."
         )
     try:
         shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not a shard index ({error}); download it again") from error
+        raise CheckpointError(f"{index} is no index of shards ({error}); download it again.") from error
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder} lacks {_some(missing)}, named by {index.name}; download the missing files")
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}, named by {index.name}; download the missing files."
+        )
     return [folder / name for name in shards]
 
 
-def stored_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every stored tensor, from the files' headers alone."""
-    shapes = {}
+def check_fit(
+    expected: Mapping[str, Tensor],
+    files: Iterable[Path],
+    owner: str,
+    unused: Callable[[str], bool] = lambda key: False,
+) -> None:
+    """Compare names and shapes in the files' headers with ``expected``, before any weight is read.
+
+    Raises CheckpointError with the missing, unexpected and misshapen keys, or for a file that cannot be read.
+    """
+    files = list(files)
+    found = {}
     for file in files:
-        with _opened(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                shapes[name] = tuple(tensors.get_slice(name).get_shape())
-    return shapes
-
-
-def check_fit(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], source: Path) -> None:
-    """Raise CheckpointError unless names and shapes agree exactly."""
-    differences = []
-    missing = sorted(expected.keys() - found.keys())
-    extra = sorted(found.keys() - expected.keys())
-    misshaped = [
-        f"{name} {_shape(found[name])} instead of {_shape(expected[name])}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name] != found[name]
-    ]
-    for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", misshaped)):
-        if names:
-            differences.append(f"{len(names)} {kind}: {_some(names)}")
-    if differences:
+        with open_weights(file) as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                found[key] = torch.empty(tensors.get_slice(key).get_shape(), device="meta")
+    problem = key_difference(expected, found, unused=unused)
+    if problem:
+        source = files[0] if len(files) == 1 else files[0].parent
         raise CheckpointError(
-            f"{source} does not fit its config.json: {'; '.join(differences)}; "
-            "use the config.json that belongs to these weights or download the checkpoint again"
+            f"{source} does not fit {owner}: {problem}; use the config.json that belongs to these weights "
+            "or download the checkpoint again."
         )
 
 
 def load_weights(
-    model: nn.Module, files: Iterable[Path], dtype: torch.dtype, device_of: Callable[[str], torch.device]
+    model: nn.Module,
+    files: Iterable[Path],
+    dtype: torch.dtype,
+    device_of: Callable[[str], torch.device],
+    unused: Callable[[str], bool] = lambda key: False,
 ) -> None:
     """Put every stored tensor into the parameter or buffer of that name, as ``dtype`` on ``device_of(name)``.
 
-    Works on meta-device models: the tensors replace what is there. Integer tensors keep their type.
+    The tensors replace what is there, so the model may live on the meta device. Integers keep their type.
     """
     for file in files:
-        with _opened(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                tensor = tensors.get_tensor(name)
-                if tensor.is_floating_point():
-                    tensor = tensor.to(dtype)
-                _assign(model, name, tensor.to(device_of(name)))
+        with open_weights(file) as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                if unused(key):
+                    continue
+                tensor = tensors.get_tensor(key)
+                _assign(model, key, tensor.to(device_of(key), dtype if tensor.is_floating_point() else None))
 
 
-def _assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    owner_name, _, leaf = name.rpartition(".")
+def _assign(model: nn.Module, key: str, tensor: Tensor) -> None:
+    owner_name, _, name = key.rpartition(".")
     owner = model.get_submodule(owner_name)
-    if leaf in owner._parameters:
-        trainable = owner._parameters[leaf].requires_grad
-        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=trainable)
+    parameter = owner._parameters.get(name)
+    if parameter is None:
+        owner._buffers[name] = tensor
     else:
-        owner._buffers[leaf] = tensor
+        owner._parameters[name] = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
 
 
-def _opened(file: Path):
+def open_weights(file: Path) -> safe_open:
+    """Open a safetensors file; CheckpointError when it is missing, truncated or something else."""
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{file} cannot be read as safetensors ({error}); it is truncated or another kind of file: download it again"
+            f"{file} is truncated or not a safetensors file ({error}); delete it and download it again."
         ) from error
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "scalar"

@@ -1,7 +1,8 @@
 """Configuration of VITA-Audio language models: a Qwen2 backbone followed by N MCTP modules.
 
-Field and type names are those of the published checkpoints (VITA-MLLM/VITA-Audio-*, config.json), so their files
-load unchanged. The MCTP modules are stored as the last N decoder layers: ``num_hidden_layers`` counts both.
+Field and type names are those of the published checkpoints (config.json of VITA-MLLM/VITA-Audio-*), so their
+files load unchanged. The MCTP modules are stored as the last N decoder layers: ``num_hidden_layers`` counts
+main and MCTP layers together.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from vita.errors import CheckpointError
 
 
 class VitaAudioConfig(Qwen2Config):
-    """Configuration of VITA-Audio models whose audio arrives as tokens (Boost, Balance) or through ``audio_encoder``.
+    """VITA-Audio models whose audio arrives as tokens (Boost, Balance) or through an ``audio_encoder``.
 
     Beyond Qwen2's fields:
 
-    num_nextn_predict_layers: number N of MCTP modules (0 for a Vanilla model).
+    num_nextn_predict_layers: number N of MCTP modules; 0 for a model that decodes in Vanilla mode only.
     mtp_loss_weight: weight of the mean MCTP loss beside the main loss.
-    audio_encoder: continuous audio input, ``{"type": name, "encoder": {...}, "adapter": {...}}`` with the keyword
-        arguments of the two modules (see `vita.model.audio_input`), or None where audio arrives as tokens only.
+    audio_encoder: continuous audio input as ``{"type": name, **arguments of the encoder}`` (see
+        `vita.model.audio_input`), or None where audio arrives as tokens only.
     speech_token_offset: id of the first audio token as published. Kept for the file's sake; it is wrong in some
         checkpoints, so everything here asks the tokenizer instead.
 
@@ -36,45 +37,55 @@ class VitaAudioConfig(Qwen2Config):
     audio_encoder: dict[str, Any] | None = None
     speech_token_offset: int | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         contradiction = self._contradiction()
         if contradiction:
-            raise CheckpointError(f"config.json contradicts itself: {contradiction}; use the file that belongs to the weights")
+            raise CheckpointError(
+                f"config.json contradicts itself: {contradiction}; use the file that belongs to the weights."
+            )
 
     @property
     def num_main_layers(self) -> int:
         """Decoder layers of the main model (28 in the 7B models)."""
         return self.num_hidden_layers - self.num_nextn_predict_layers
 
+    @property
+    def detach_mctp_inputs(self) -> bool:
+        """Whether MCTP losses leave main layers and embeddings alone in training, as in all Plus models."""
+        return self.audio_encoder is not None
+
     def _contradiction(self) -> str | None:
         if not 0 <= self.num_nextn_predict_layers < self.num_hidden_layers:
             return (
-                f"num_nextn_predict_layers={self.num_nextn_predict_layers} must be at least 0 and smaller than "
-                f"num_hidden_layers={self.num_hidden_layers}, which counts main and MCTP layers together"
+                f"num_nextn_predict_layers is {self.num_nextn_predict_layers}, expected at least 0 and less than "
+                f"num_hidden_layers ({self.num_hidden_layers}), which counts main and MCTP layers together"
             )
         if self.hidden_size % self.num_attention_heads and not getattr(self, "head_dim", None):
-            return f"hidden_size={self.hidden_size} is no multiple of num_attention_heads={self.num_attention_heads}"
+            return (
+                f"hidden_size {self.hidden_size} is no multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             return (
-                f"num_attention_heads={self.num_attention_heads} is no multiple of "
-                f"num_key_value_heads={self.num_key_value_heads}"
+                f"num_attention_heads {self.num_attention_heads} is no multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
             )
         if len(self.layer_types) != self.num_hidden_layers:
-            return f"layer_types names {len(self.layer_types)} layers, num_hidden_layers={self.num_hidden_layers}"
+            return f"layer_types has {len(self.layer_types)} entries, num_hidden_layers is {self.num_hidden_layers}"
         if set(self.layer_types) != {"full_attention"}:
-            return "sliding-window layers are asked for, but VITA-Audio models attend to the whole sequence"
+            return "it asks for sliding-window layers, but VITA-Audio models attend to the whole sequence"
         if self.audio_encoder is not None and "type" not in self.audio_encoder:
             return "audio_encoder has no 'type'"
         return None
 
 
 class VitaAudioSenseVoiceConfig(VitaAudioConfig):
-    """Configuration of the published Plus models: SenseVoice features as audio input."""
+    """The published Plus models: SenseVoice features as audio input, in the published shape unless stated."""
 
     model_type = "qwen2_mtp_sensevoice"
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.audio_encoder is None:
             self.audio_encoder = {"type": "sensevoice"}
         super().__post_init__(**kwargs)

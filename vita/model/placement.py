@@ -7,45 +7,49 @@ from dataclasses import dataclass
 import torch
 
 from vita.errors import CheckpointError
-from vita.model.config import VitaAudioConfig
+
+DeviceMap = dict[str, str] | str | torch.device | None
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Devices by parameter-name prefix; the longest matching prefix wins, "" is the rest."""
+    """Devices by prefix of the parameter name; the longest matching prefix wins, "" stands for the rest."""
 
     devices: dict[str, torch.device]
 
     @classmethod
-    def of(cls, device_map: Placement | dict[str, str] | str | torch.device | None, config: VitaAudioConfig) -> Placement:
-        """A placement from what users write: None (CPU), a device, "auto", or a dict of prefixes to devices."""
-        if isinstance(device_map, Placement):
-            return device_map
+    def of(cls, device_map: DeviceMap, num_main_layers: int) -> Placement:
+        """Read what a user may write: None (the CPU), a device, "auto", or a dict of prefixes to devices.
+
+        Raises CheckpointError when it names no device or says nothing about the rest.
+        """
         if device_map == "auto":
-            return cls._spread(config)
+            return cls._over_all_gpus(num_main_layers)
         if not isinstance(device_map, dict):
             device_map = {"": device_map or "cpu"}
         try:
             devices = {prefix: torch.device(device) for prefix, device in device_map.items()}
         except (RuntimeError, TypeError) as error:
-            raise CheckpointError(f"device_map {device_map} names no device ({error}); write cpu, cuda or cuda:1") from error
+            raise CheckpointError(
+                f"device_map {device_map} names no device; write cpu, cuda, cuda:1 or auto."
+            ) from error
         if "" not in devices:
-            raise CheckpointError("device_map must say where the rest goes: add an entry for the empty prefix ''")
+            raise CheckpointError("device_map does not say where the rest goes; add an entry for the prefix ''.")
         return cls(devices)
 
     @classmethod
-    def _spread(cls, config: VitaAudioConfig) -> Placement:
-        """Main layers in equal contiguous parts over the visible GPUs.
+    def _over_all_gpus(cls, num_main_layers: int) -> Placement:
+        """Main layers in equal contiguous parts; all else on the last GPU.
 
-        Everything that every level shares (embedding, norm, head) and the MCTP modules stay together on the last
-        GPU, so that a run of MCTP tokens never crosses devices.
+        What every level shares (embedding, norm, head) and the MCTP modules stay together, so that a run of
+        MCTP tokens never crosses devices.
         """
         count = torch.cuda.device_count()
         if count <= 1:
             return cls({"": torch.device("cuda" if count else "cpu")})
         devices = {"": torch.device("cuda", count - 1)}
-        for index in range(config.num_main_layers):
-            devices[f"model.layers.{index}."] = torch.device("cuda", index * count // config.num_main_layers)
+        for index in range(num_main_layers):
+            devices[f"model.layers.{index}."] = torch.device("cuda", index * count // num_main_layers)
         return cls(devices)
 
     @property

@@ -1,0 +1,1 @@
+"""Comparisons with recorded reference numbers."""
