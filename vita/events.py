@@ -13,8 +13,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from vita.prompts import History
+    from vita.vocabulary import TokenKind
 
-TokenKind = Literal["text", "audio", "control"]
 FinishReason = Literal["eos", "length"]
 
 
