@@ -112,8 +112,9 @@ class Stream:
             size = self._capacity
             table = self._norm.new_full((rows, size + rows), float("-inf")).triu(size + 1)
             table = self._masks[rows] = table.repeat(self._queries_per_key, 1)
-        end = table.shape[1]
-        return table[:, end - rows - past :]
+        window = table[:, table.shape[1] - rows - past :]
+        # CUDA's attention kernels want an aligned mask; on a CPU the window itself will do.
+        return window.contiguous() if window.is_cuda else window
 
     def _rope_tables(self, size: int) -> tuple[Tensor, Tensor]:
         cos, sin = self.model.model.rotary_emb(self._embeds, torch.arange(size, device=self._embeds.device)[None])

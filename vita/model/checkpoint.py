@@ -45,6 +45,19 @@ def weight_files(folder: str | Path) -> list[Path]:
     return [folder / name for name in shards]
 
 
+def stored_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every stored tensor, from the files' headers alone.
+
+    Raises CheckpointError for a file that cannot be read.
+    """
+    shapes = {}
+    for file in files:
+        with open_weights(file) as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                shapes[key] = tuple(tensors.get_slice(key).get_shape())
+    return shapes
+
+
 def check_fit(
     expected: Mapping[str, Tensor],
     files: Iterable[Path],
@@ -56,11 +69,7 @@ def check_fit(
     Raises CheckpointError with the missing, unexpected and misshapen keys, or for a file that cannot be read.
     """
     files = list(files)
-    found = {}
-    for file in files:
-        with open_weights(file) as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                found[key] = torch.empty(tensors.get_slice(key).get_shape(), device="meta")
+    found = {key: torch.empty(shape, device="meta") for key, shape in stored_shapes(files).items()}
     problem = key_difference(expected, found, unused=unused)
     if problem:
         source = files[0] if len(files) == 1 else files[0].parent
