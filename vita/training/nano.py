@@ -1,6 +1,6 @@
 """The recipe of nano, from nothing to a checkpoint folder, in one resumable command:
 
-    python -m vita.training.nano --out runs/train/nano --export vita/checkpoints/nano
+    python -m vita.training.nano --out runs/train/nano --export runs/train/nano/checkpoint
 
 Corpus -> codec -> encoder warm-up -> the four published stages in miniature (paper, section 4):
 1 alignment, 2 first MCTP module, 3 all MCTP modules, 4 fine-tuning. Every part is kept in ``--out``
@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from vita.model.causal_lm import VitaAudioForCausalLM
 from vita.model.config import VitaAudioConfig
@@ -35,7 +36,7 @@ MCTP_MODULES = 10
 MAIN_LAYERS = 5
 INPUT_SHARDS, CANONICAL_SHARDS = 60, 10
 
-ENCODER = StageConfig("encoder", 1500, {"": 1.5e-3}, warmup=0.08, options={"batch": 16}, save_every=100)
+ENCODER = StageConfig("encoder", 2800, {"": 1.5e-3}, warmup=0.04, options={"batch": 16}, save_every=100)
 VOCODER = StageConfig("vocoder", 1500, {"": 1e-3, "decoder.codebook": 2e-4}, options={"batch": 8, "tokens": 12}, save_every=100)
 
 # Spoken questions already belong to stage 1: at this size a stage with ten MCTP losses sees too few
@@ -73,27 +74,31 @@ def language_stages(model: VitaAudioForCausalLM) -> list[StageConfig]:
     ]
 
 
-def build_codec(spoken: SpokenCorpus, out: Path) -> tuple[NanoVocoder, list[list[int]]]:
-    """The codec, and the corpus in its tokens."""
+def build_codebook(spoken: SpokenCorpus, out: Path) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """The codebook and the analysed corpus it comes from, both kept in ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     analysed = analyse_corpus(spoken, out / "analysed.pt")
     if not (out / "codebook.pt").exists():
         blocks = torch.cat([a["blocks"] for a in analysed]).float()
         torch.save(fit_codebook(blocks, rounds=10, seed=0), out / "codebook.pt")
-    codebook = torch.load(out / "codebook.pt", weights_only=True)
+    return torch.load(out / "codebook.pt", weights_only=True), analysed
+
+
+def build_vocoder(out: Path, export: Path) -> None:
+    """Train the vocoder of an existing codebook and write it to the checkpoint folder."""
+    spoken = SpokenCorpus(out / "corpus/canonical")
+    codebook, analysed = build_codebook(spoken, out / "codec")
     decoder = FrameDecoder(len(codebook))
     decoder.codebook.data.copy_(codebook)
-    train_decoder(decoder, spoken, analysed, VOCODER, out / "decoder")
-    return NanoVocoder(decoder), encode_corpus(analysed, codebook)
+    train_decoder(decoder, spoken, analysed, VOCODER, out / "codec/decoder")
+    NanoVocoder(decoder).save_pretrained(export)
 
 
-def run(out: Path, export: Path, threads: int) -> None:
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    corpora.build(out / "corpus", "canonical", CANONICAL_SHARDS)
-    corpora.build(out / "corpus", "input", INPUT_SHARDS)
+def build_language_model(out: Path, export: Path) -> None:
+    """Encoder warm-up and stages 1-4, then write the model to the checkpoint folder."""
     spoken, heard = SpokenCorpus(out / "corpus/canonical"), SpokenCorpus(out / "corpus/input")
-    vocoder, codes = build_codec(spoken, out / "codec")
+    codebook, analysed = build_codebook(spoken, out / "codec")
+    codes = encode_corpus(analysed, codebook)
     tokenizer = build_tokenizer(export)
     vocabulary = Vocabulary.from_folder(export)
     maker = SampleMaker(vocabulary, SYSTEM, heard, {u.text: c for u, c in zip(spoken.utterances, codes, strict=True)})
@@ -107,25 +112,37 @@ def run(out: Path, export: Path, threads: int) -> None:
     for stage, initialise in zip(language_stages(model), prepare, strict=True):
         initialise(model)
         train_language(model, maker, stage, out / stage.name)
-    save(model, vocoder, tokenizer, export)
+    save(model, tokenizer, export)
 
 
-def save(model: VitaAudioForCausalLM, vocoder: NanoVocoder, tokenizer, export: Path) -> None:
-    """Write the checkpoint folder, weights in float16."""
+def run(out: Path, export: Path, part: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    corpora.build(out / "corpus", "canonical", CANONICAL_SHARDS)
+    corpora.build(out / "corpus", "input", INPUT_SHARDS)
+    if part in ("all", "vocoder"):
+        build_vocoder(out, export)
+    if part in ("all", "language"):
+        build_language_model(out, export)
+
+
+def save(model: VitaAudioForCausalLM, tokenizer: PreTrainedTokenizerFast, export: Path) -> None:
+    """Write the model's part of the checkpoint folder, weights in float16."""
     model.half().save_pretrained(export)
     GenerationConfig(eos_token_id=model.config.eos_token_id, pad_token_id=0, do_sample=False,
                      mtp_inference_mode=[1, MCTP_MODULES, 4, MCTP_MODULES]).save_pretrained(export)
     tokenizer.save_pretrained(export)
-    vocoder.save_pretrained(export)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/train/nano"), help="everything on the way; kept")
     parser.add_argument("--export", type=Path, default=Path("runs/train/nano/checkpoint"), help="the finished checkpoint folder")
+    parser.add_argument("--part", choices=("all", "language", "vocoder"), default="all",
+                        help="language and vocoder may run side by side once the corpus and the codebook exist")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    run(args.out, args.export, args.threads)
+    run(args.out, args.export, args.part, args.threads)
 
 
 if __name__ == "__main__":
