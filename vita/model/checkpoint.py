@@ -85,10 +85,12 @@ def load_weights(
     dtype: torch.dtype,
     device_of: Callable[[str], torch.device],
     unused: Callable[[str], bool] = lambda key: False,
+    stored_to_own: Callable[[str, Tensor], Iterable[tuple[str, Tensor]]] = lambda key, tensor: [(key, tensor)],
 ) -> None:
     """Put every stored tensor into the parameter or buffer of that name, as ``dtype`` on ``device_of(name)``.
 
     The tensors replace what is there, so the model may live on the meta device. Integers keep their type.
+    ``stored_to_own`` says which parameters a stored tensor fills where names or shapes differ from the files'.
     """
     for file in files:
         with open_weights(file) as tensors:
@@ -96,7 +98,9 @@ def load_weights(
                 if unused(key):
                     continue
                 tensor = tensors.get_tensor(key)
-                _assign(model, key, tensor.to(device_of(key), dtype if tensor.is_floating_point() else None))
+                tensor = tensor.to(device_of(key), dtype if tensor.is_floating_point() else None)
+                for name, part in stored_to_own(key, tensor):
+                    _assign(model, name, part)
 
 
 def _assign(model: nn.Module, key: str, tensor: Tensor) -> None:
