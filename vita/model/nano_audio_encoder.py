@@ -150,7 +150,8 @@ class NanoAudioAdapter(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, model_size), nn.Linear(model_size, model_size)
 
     def forward(self, hidden: Tensor, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden ``[B, F, d]``, log_probs ``[B, F, 29]``, lengths ``[B]`` -> rows ``[B, F/2, D]``, row lengths ``[B]``."""
+        """hidden ``[B, F, d]``, log_probs ``[B, F, 29]``, lengths ``[B]`` ->
+        rows ``[B, F/2, D]``, row lengths ``[B]``."""
         heard = log_probs.exp().to(hidden.dtype) * 4.0  # about the scale of the normalised hidden states
         x = torch.cat((hidden, heard), dim=-1)
         x = x.reshape(x.shape[0], x.shape[1] // 2, -1)

@@ -53,12 +53,14 @@ def track_pitch(samples: Tensor) -> tuple[Tensor, Tensor]:
     size = 2048
     product = torch.fft.irfft(torch.fft.rfft(windows, size) * torch.fft.rfft(head, size).conj(), size)[:, : longest + 1]
     energy = F.pad(windows.square().cumsum(1), (1, 0))
-    lagged = energy[:, width:width + longest + 1] - energy[:, : longest + 1]
-    correlation = product / (energy[:, width:width + 1] * lagged).clamp(min=1e-9).sqrt()
+    lagged = energy[:, width : width + longest + 1] - energy[:, : longest + 1]
+    correlation = product / (energy[:, width : width + 1] * lagged).clamp(min=1e-9).sqrt()
     search = correlation[:, shortest:]
     best = search.max(dim=1, keepdim=True).values
     # The first lag that is nearly as good as the best avoids half the true pitch.
-    peak = (search >= 0.92 * best) & (search >= F.pad(search, (1, 0))[:, :-1]) & (search >= F.pad(search, (0, 1))[:, 1:])
+    peak = (
+        (search >= 0.92 * best) & (search >= F.pad(search, (1, 0))[:, :-1]) & (search >= F.pad(search, (0, 1))[:, 1:])
+    )
     lag = shortest + peak.float().argmax(dim=1)
     loud = energy[:, -1] > 1e-4 * energy[:, -1].max().clamp(min=1e-9)
     voiced = ((best[:, 0] > 0.55) & loud).numpy()
@@ -84,9 +86,14 @@ def analyse(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     samples = F.pad(samples, (0, -len(samples) % SAMPLES_PER_TOKEN))
     cepstra = log_mel(samples) @ cosine_basis()
     hz, voiced = track_pitch(samples)
-    frames = torch.cat((
-        cepstra, PITCH_WEIGHT * (hz.log() - PITCH_CENTRE)[:, None] * voiced[:, None], VOICING_WEIGHT * voiced[:, None],
-    ), dim=1)
+    frames = torch.cat(
+        (
+            cepstra,
+            PITCH_WEIGHT * (hz.log() - PITCH_CENTRE)[:, None] * voiced[:, None],
+            VOICING_WEIGHT * voiced[:, None],
+        ),
+        dim=1,
+    )
     return frames.reshape(-1, FRAMES_PER_TOKEN * FRAME_SIZE), hz, voiced
 
 

@@ -62,7 +62,7 @@ class FrameDecoder(nn.Module):
             x = y if i == 0 else x + y
         out = self.head(x.transpose(1, 2))
         hz = torch.exp(PITCH_CENTRE + out[..., 0].clamp(-1, 1))
-        return hz, out[..., 1:1 + HARMONIC_BANDS] - 4.0, out[..., 1 + HARMONIC_BANDS:] - 6.0
+        return hz, out[..., 1 : 1 + HARMONIC_BANDS] - 4.0, out[..., 1 + HARMONIC_BANDS :] - 6.0
 
 
 def band_matrix(bands: int) -> Tensor:
@@ -77,7 +77,7 @@ def minimum_phase(log_magnitude: Tensor) -> Tensor:
     cepstrum = torch.fft.irfft(log_magnitude, FFT)
     fold = cepstrum.new_zeros(FFT)
     fold[0] = fold[FFT // 2] = 1.0
-    fold[1:FFT // 2] = 2.0
+    fold[1 : FFT // 2] = 2.0
     return torch.exp(torch.fft.rfft(cepstrum * fold, FFT))
 
 
@@ -118,7 +118,9 @@ def shape_and_add(source: Tensor, noise: Tensor, harmonic_bands: Tensor, noise_b
     window = torch.hann_window(WINDOW, periodic=True, device=source.device)
     to_bins = _bins(source.device)
     spectrum = torch.fft.rfft(source.unfold(1, WINDOW, HOP) * window, FFT) * minimum_phase(harmonic_bands @ to_bins[0])
-    spectrum = spectrum + torch.fft.rfft(noise.unfold(1, WINDOW, HOP) * window, FFT) * minimum_phase(noise_bands @ to_bins[1])
+    spectrum = spectrum + torch.fft.rfft(noise.unfold(1, WINDOW, HOP) * window, FFT) * minimum_phase(
+        noise_bands @ to_bins[1]
+    )
     pieces = torch.fft.irfft(spectrum, FFT)
     frames = pieces.shape[1]
     length = HOP * (frames - 1) + FFT
@@ -159,10 +161,17 @@ class NanoVocoder:
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        about = {"type": "nano", "sample_rate": SAMPLE_RATE, "samples_per_token": SAMPLES_PER_TOKEN,
-                 "codes": self.decoder.codebook.shape[0]}
+        about = {
+            "type": "nano",
+            "sample_rate": SAMPLE_RATE,
+            "samples_per_token": SAMPLES_PER_TOKEN,
+            "codes": self.decoder.codebook.shape[0],
+        }
         (folder / "codec.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        save_file({n: t.detach().half().contiguous() for n, t in self.decoder.state_dict().items()}, folder / "codec.safetensors")
+        save_file(
+            {n: t.detach().half().contiguous() for n, t in self.decoder.state_dict().items()},
+            folder / "codec.safetensors",
+        )
 
     def stream(self) -> NanoVocoderStream:
         """Start a new utterance."""
@@ -207,7 +216,7 @@ class NanoVocoderStream:
 
     def _synthesise(self, hz: Tensor, harmonic: Tensor, noise: Tensor, a: int, b: int) -> np.ndarray:
         first = self._done == 0
-        # From the centre of frame a-1 (already sounded) to the centre of frame b: the ends repeat at the utterance's ends.
+        # From the centre of frame a-1 (already sounded) to that of frame b; both repeat at the utterance's ends.
         margin = torch.cat((hz[max(a - 1, 0)][None], hz[a:b], hz[min(b, len(hz) - 1)][None]))[None]
         per_sample = interpolate_pitch(margin)
         if not first:

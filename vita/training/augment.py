@@ -66,9 +66,9 @@ def mask_features(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.3:
         width = rng.integers(1, 10)
         start = rng.integers(0, out.shape[1] - width)
-        out[:, start:start + width] = out.mean()
+        out[:, start : start + width] = out.mean()
     for _ in range(rng.integers(0, 2)):
         width = rng.integers(1, 8)
         start = rng.integers(0, max(1, out.shape[0] - width))
-        out[start:start + width] = out.mean()
+        out[start : start + width] = out.mean()
     return out

@@ -27,16 +27,68 @@ from vita.training.synthesis import CANONICAL, FLITE_VOICES, Voice, synthesise
 SHARD_SIZE = 500
 SEED = 2505_03739
 
-ESPEAK_ACCENTS = {"en-us": 10, "en-gb": 4, "en-gb-x-rp": 2, "en-gb-scotland": 1, "en-gb-x-gbclan": 1,
-                  "en-gb-x-gbcwmd": 1, "en-029": 1, "en-us-nyc": 1}
+ESPEAK_ACCENTS = {
+    "en-us": 10,
+    "en-gb": 4,
+    "en-gb-x-rp": 2,
+    "en-gb-scotland": 1,
+    "en-gb-x-gbclan": 1,
+    "en-gb-x-gbcwmd": 1,
+    "en-029": 1,
+    "en-us-nyc": 1,
+}
 ESPEAK_VARIANTS = {
-    "": 16, **{f"f{i}": 4 for i in range(1, 6)}, **{f"m{i}": 4 for i in range(1, 9)},
+    "": 16,
+    **{f"f{i}": 4 for i in range(1, 6)},
+    **{f"m{i}": 4 for i in range(1, 9)},
     **{f"klatt{i}": 3 for i in ("", 2, 3, 4, 5, 6)},
-    **dict.fromkeys(("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Hugo", "Lee", "Mario", "Michael",
-                     "Mike", "adam", "anika", "antonio", "aunty", "belinda", "boris", "caleb", "david", "ed",
-                     "grandma", "grandpa", "iven", "iven2", "linda", "marcelo", "max", "michel", "miguel",
-                     "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby",
-                     "steph", "steph2", "travis", "zac"), 1),
+    **dict.fromkeys(
+        (
+            "Alex",
+            "Alicia",
+            "Andrea",
+            "Andy",
+            "Annie",
+            "Denis",
+            "Hugo",
+            "Lee",
+            "Mario",
+            "Michael",
+            "Mike",
+            "adam",
+            "anika",
+            "antonio",
+            "aunty",
+            "belinda",
+            "boris",
+            "caleb",
+            "david",
+            "ed",
+            "grandma",
+            "grandpa",
+            "iven",
+            "iven2",
+            "linda",
+            "marcelo",
+            "max",
+            "michel",
+            "miguel",
+            "norbert",
+            "pablo",
+            "paul",
+            "pedro",
+            "quincy",
+            "rob",
+            "robert",
+            "sandro",
+            "shelby",
+            "steph",
+            "steph2",
+            "travis",
+            "zac",
+        ),
+        1,
+    ),
 }
 FLITE_SHARE = 0.45
 
@@ -65,7 +117,9 @@ def draw_voice(rng: random.Random) -> Voice:
     held = _held_out()
     while True:
         if rng.random() < FLITE_SHARE:
-            voice = Voice("flite", rng.choice(FLITE_VOICES), round(rng.uniform(0.8, 1.3), 3), round(rng.uniform(0.75, 1.4), 3))
+            voice = Voice(
+                "flite", rng.choice(FLITE_VOICES), round(rng.uniform(0.8, 1.3), 3), round(rng.uniform(0.75, 1.4), 3)
+            )
             if all(abs(1 / voice.rate - s["duration_stretch"]) > 0.01 for s in held["flite_settings"]):
                 return voice
         else:
@@ -86,14 +140,41 @@ def _open_words() -> tuple[list[str], list[str]]:
 
     ranked = [w for w in top_n_list("en", 6000) if w.isascii() and w.isalpha() and (len(w) > 2 or w in _SHORT)]
     known = {
-        w for fact in world.load_facts()
+        w
+        for fact in world.load_facts()
         for w in f"{fact.subject} {fact.answer} {world.answer_sentence(fact)}".replace(".", "").replace(",", "").split()
     }
     return ranked[:400], ranked[:4000] + 4 * sorted(known)
 
 
-_SHORT = {"a", "i", "is", "it", "in", "on", "of", "to", "me", "my", "we", "he", "do", "go", "no", "so", "up", "us", "at",
-          "as", "an", "am", "be", "by", "if", "or"}
+_SHORT = {
+    "a",
+    "i",
+    "is",
+    "it",
+    "in",
+    "on",
+    "of",
+    "to",
+    "me",
+    "my",
+    "we",
+    "he",
+    "do",
+    "go",
+    "no",
+    "so",
+    "up",
+    "us",
+    "at",
+    "as",
+    "an",
+    "am",
+    "be",
+    "by",
+    "if",
+    "or",
+}
 
 
 def open_sentence(rng: random.Random) -> str:
@@ -131,7 +212,7 @@ def canonical_sentences(count: int = 5000) -> list[str]:
 
 def _utterances(which: str, shard: int) -> list[Utterance]:
     if which == "canonical":
-        part = canonical_sentences()[shard * SHARD_SIZE:(shard + 1) * SHARD_SIZE]
+        part = canonical_sentences()[shard * SHARD_SIZE : (shard + 1) * SHARD_SIZE]
         return [Utterance("canonical", text, "", CANONICAL) for text in part]
     rng = random.Random(f"{SEED} {which} {shard}")
     return [draw_input(rng) for _ in range(SHARD_SIZE)]
@@ -146,11 +227,17 @@ def build(out: Path, which: str, shards: int, worker: int = 0, workers: int = 1)
         utterances = _utterances(which, shard)
         if path.exists() or not utterances:
             continue
-        spoken = [synthesise(u.text, u.voice) for u in tqdm(utterances, desc=f"{which} {shard + 1}/{shards}", leave=False)]
+        spoken = [
+            synthesise(u.text, u.voice) for u in tqdm(utterances, desc=f"{which} {shard + 1}/{shards}", leave=False)
+        ]
         partial = path.with_name(path.name + ".part")
         with open(partial, "wb") as file:
-            np.savez(file, samples=np.concatenate(spoken), ends=np.cumsum([len(s) for s in spoken]),
-                     meta=np.frombuffer(json.dumps([asdict(u) for u in utterances]).encode(), np.uint8))
+            np.savez(
+                file,
+                samples=np.concatenate(spoken),
+                ends=np.cumsum([len(s) for s in spoken]),
+                meta=np.frombuffer(json.dumps([asdict(u) for u in utterances]).encode(), np.uint8),
+            )
         os.replace(partial, path)
 
 

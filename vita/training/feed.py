@@ -71,4 +71,4 @@ def draw_batch(corpus: SpokenCorpus, size: int, rng: random.Random, pool: int = 
     """Indices of similar length (a slice of a sorted, ``pool`` times larger draw), so that little is padding."""
     drawn = sorted(rng.choices(range(len(corpus.utterances)), k=size * pool), key=lambda i: len(corpus.samples[i]))
     start = rng.randrange(pool) * size
-    return drawn[start:start + size]
+    return drawn[start : start + size]

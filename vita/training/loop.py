@@ -69,7 +69,9 @@ def _parameter_groups(model: nn.Module, rates: dict[str, float]) -> list[dict]:
     return [{"params": p, "peak": rate, "decay": decay} for (rate, decay), p in groups.items()]
 
 
-def train_stage(model: nn.Module, losses: Callable[[int], dict[str, Tensor]], config: StageConfig, folder: Path) -> None:
+def train_stage(
+    model: nn.Module, losses: Callable[[int], dict[str, Tensor]], config: StageConfig, folder: Path
+) -> None:
     """Run or resume one stage; afterwards ``folder/model.pt`` holds the state dict.
 
     Args:
@@ -82,7 +84,8 @@ def train_stage(model: nn.Module, losses: Callable[[int], dict[str, Tensor]], co
     groups = _parameter_groups(model, config.learning_rates)
     optimizer = torch.optim.AdamW(
         [{"params": g["params"], "weight_decay": config.weight_decay if g["decay"] else 0.0} for g in groups],
-        lr=0.0, betas=config.betas,
+        lr=0.0,
+        betas=config.betas,
     )
     step = _resume(folder / "checkpoint.pt", model, optimizer, config)
     model.train()
@@ -104,8 +107,15 @@ def train_stage(model: nn.Module, losses: Callable[[int], dict[str, Tensor]], co
         if step % config.log_every == 0:
             progress.set_postfix(curve.write(step))
         if step % config.save_every == 0 or step == config.steps:
-            _save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                   "config": repr(asdict(config))}, folder / "checkpoint.pt")
+            _save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "config": repr(asdict(config)),
+                },
+                folder / "checkpoint.pt",
+            )
     progress.close()
     _save(model.state_dict(), folder / "model.pt")
     model.eval()
@@ -134,7 +144,8 @@ class _Curve:
     def __init__(self, path: Path, step: int) -> None:
         self.path, self.sums, self.count, self.started = path, {}, 0, time.time()
         if path.exists():  # drop rows after the checkpoint that is being resumed
-            rows = list(csv.DictReader(open(path, newline="")))
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
             kept = [r for r in rows if int(r["step"]) <= step]
             self._dump(kept)
 

@@ -44,6 +44,8 @@ def training_losses(
     boundary: Boundary = "masked",
     num_targets: int | None = None,
     kl_weight: float = 0.0,
+    levels: int | None = None,
+    scored_share: float = 1.0,
 ) -> TrainingLosses:
     """Losses of one batch of packed samples.
 
@@ -58,6 +60,9 @@ def training_losses(
         num_targets: divide each level's summed loss by this instead of its own number of targets (gradient
             accumulation).
         kl_weight: weight of the mean over levels of KL(main model || level) on the level's targets; 0 = off.
+        levels: MCTP modules that take part, from the first; None = all.
+        scored_share: part of each level's targets that is scored, drawn anew per call from torch's global
+            generator. The vocabulary losses of ten levels are half of a small model's cost.
     Returns:
         losses; ``total`` = main + config.mtp_loss_weight * mean over levels of their cross-entropy [+ KL].
         With a frozen lm_head the main loss is left out and MCTP modules learn from detached inputs, which is also
@@ -76,7 +81,7 @@ def training_losses(
     if frozen_head or model.config.detach_mctp_inputs:
         tokens, hidden = tokens.detach(), hidden.detach()
 
-    for k in range(model.num_mctp):
+    for k in range(model.num_mctp if levels is None else levels):
         ahead = k + 1
         if ahead >= input_ids.shape[1]:
             break
@@ -85,6 +90,8 @@ def training_losses(
         mask = packed_mask(starts[:, :-ahead])
         hidden = model.forward_mctp(k, tokens[:, ahead:], below, positions, attention_mask=mask)
         targets = _shifted(labels[:, ahead:][rows], starts[:, :-ahead][rows], boundary)
+        if scored_share < 1:
+            targets = targets.masked_fill(torch.rand(targets.shape, device=targets.device) >= scored_share, IGNORED)
         found.mctp_ce.append(_cross_entropy(model, hidden[rows], targets, num_targets))
         found.mctp_rows.append(int(rows.sum()))
         found.mctp_targets.append(int((targets != IGNORED).sum()))
@@ -129,9 +136,7 @@ def _shifted(labels: Tensor, starts: Tensor, boundary: Boundary) -> Tensor:
     return F.pad(labels[1:], (0, 1), value=IGNORED)
 
 
-def _cross_entropy(
-    model: VitaAudioForCausalLM, hidden: Tensor, targets: Tensor, num_targets: int | None
-) -> Tensor:
+def _cross_entropy(model: VitaAudioForCausalLM, hidden: Tensor, targets: Tensor, num_targets: int | None) -> Tensor:
     """Mean loss over rows with a target; 0 where there is none. The head runs on those rows only."""
     wanted = targets != IGNORED
     count = num_targets or max(int(wanted.sum()), 1)

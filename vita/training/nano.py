@@ -34,10 +34,12 @@ from vita.vocabulary import Vocabulary
 SYSTEM = persona("Nano", "female")
 MCTP_MODULES = 10
 MAIN_LAYERS = 5
-INPUT_SHARDS, CANONICAL_SHARDS = 60, 10
+INPUT_SHARDS, CANONICAL_SHARDS = 40, 10
 
 ENCODER = StageConfig("encoder", 2800, {"": 1.5e-3}, warmup=0.04, options={"batch": 16}, save_every=100)
-VOCODER = StageConfig("vocoder", 1500, {"": 1e-3, "decoder.codebook": 2e-4}, options={"batch": 8, "tokens": 12}, save_every=100)
+VOCODER = StageConfig(
+    "vocoder", 1500, {"": 1e-3, "decoder.codebook": 2e-4}, options={"batch": 8, "tokens": 12}, save_every=100
+)
 
 # Spoken questions already belong to stage 1: at this size a stage with ten MCTP losses sees too few
 # examples to learn the world in it (the published recipe keeps them for stage 4).
@@ -47,30 +49,58 @@ SPOKEN_MIX = {"ask": 0.58, "asr": 0.12, "tts": 0.12, "type": 0.08, "follow_up": 
 
 def model_config(vocabulary: Vocabulary) -> VitaAudioConfig:
     return VitaAudioConfig(
-        vocab_size=-(-len(vocabulary) // 8) * 8, hidden_size=256, intermediate_size=640,
-        num_hidden_layers=MAIN_LAYERS + MCTP_MODULES, num_nextn_predict_layers=MCTP_MODULES,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, rope_theta=10_000.0,
-        tie_word_embeddings=False, eos_token_id=vocabulary.im_end, pad_token_id=0, bos_token_id=None,
+        vocab_size=-(-len(vocabulary) // 8) * 8,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=MAIN_LAYERS + MCTP_MODULES,
+        num_nextn_predict_layers=MCTP_MODULES,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        rope_theta=10_000.0,
+        tie_word_embeddings=False,
+        eos_token_id=vocabulary.im_end,
+        pad_token_id=0,
+        bos_token_id=None,
         audio_encoder=NanoAudioEncoderConfig().to_dict(),
     )
 
 
 def language_stages(model: VitaAudioForCausalLM) -> list[StageConfig]:
     """Stages 1-4. Learning rates: the backbone's as measured to be stable at this size, MCTP as published (1e-3)."""
-    main = {"": 1.2e-3, "model.audio_model": 4e-4} | dict.fromkeys(mctp_prefixes(model, range(MCTP_MODULES)), 0.0)
+    main = {"": 1.2e-3, "model.audio_model": 6e-4} | dict.fromkeys(mctp_prefixes(model, range(MCTP_MODULES)), 0.0)
     first = dict.fromkeys(mctp_prefixes(model, range(1)), 1e-3)
     every = dict.fromkeys(mctp_prefixes(model, range(MCTP_MODULES)), 1e-3)
     fine = {"": 1e-4, "model.audio_model": 5e-5} | dict.fromkeys(mctp_prefixes(model, range(MCTP_MODULES)), 1e-3)
-    speaking = {"main": False, "ctc": 0.0, "share": 0.5, "batch": 16}
+    speaking = {"ctc": 0.0, "share": 0.35, "batch": 16}
     return [
-        StageConfig("stage1_alignment", 2400, main, seed=1, save_every=100,
-                    options={"batch": 16, "mix": ALIGNMENT_MIX, "main": True, "ctc": 0.3, "levels": 0, "share": 1.0}),
-        StageConfig("stage2_first_mctp", 200, first, seed=2, save_every=100,
-                    options=speaking | {"mix": SPOKEN_MIX, "levels": 1}),
-        StageConfig("stage3_all_mctp", 500, every, seed=3, save_every=50,
-                    options=speaking | {"mix": SPOKEN_MIX, "levels": MCTP_MODULES}),
-        StageConfig("stage4_fine_tuning", 300, fine, seed=4, save_every=50,
-                    options={"batch": 16, "mix": SPOKEN_MIX, "main": True, "ctc": 0.1, "levels": MCTP_MODULES, "share": 0.5}),
+        StageConfig(
+            "stage1_alignment",
+            2200,
+            main,
+            seed=1,
+            save_every=100,
+            options={"batch": 16, "mix": ALIGNMENT_MIX, "ctc": 0.5, "levels": 0, "share": 1.0},
+        ),
+        StageConfig(
+            "stage2_first_mctp", 200, first, seed=2, save_every=100, options=speaking | {"mix": SPOKEN_MIX, "levels": 1}
+        ),
+        StageConfig(
+            "stage3_all_mctp",
+            300,
+            every,
+            seed=3,
+            save_every=50,
+            options=speaking | {"mix": SPOKEN_MIX, "levels": MCTP_MODULES},
+        ),
+        StageConfig(
+            "stage4_fine_tuning",
+            200,
+            fine,
+            seed=4,
+            save_every=50,
+            options={"batch": 16, "mix": SPOKEN_MIX, "ctc": 0.1, "levels": MCTP_MODULES, "share": 0.5},
+        ),
     ]
 
 
@@ -129,17 +159,27 @@ def run(out: Path, export: Path, part: str, threads: int) -> None:
 def save(model: VitaAudioForCausalLM, tokenizer: PreTrainedTokenizerFast, export: Path) -> None:
     """Write the model's part of the checkpoint folder, weights in float16."""
     model.half().save_pretrained(export)
-    GenerationConfig(eos_token_id=model.config.eos_token_id, pad_token_id=0, do_sample=False,
-                     mtp_inference_mode=[1, MCTP_MODULES, 4, MCTP_MODULES]).save_pretrained(export)
+    GenerationConfig(
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=0,
+        do_sample=False,
+        mtp_inference_mode=[1, MCTP_MODULES, 4, MCTP_MODULES],
+    ).save_pretrained(export)
     tokenizer.save_pretrained(export)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/train/nano"), help="everything on the way; kept")
-    parser.add_argument("--export", type=Path, default=Path("runs/train/nano/checkpoint"), help="the finished checkpoint folder")
-    parser.add_argument("--part", choices=("all", "language", "vocoder"), default="all",
-                        help="language and vocoder may run side by side once the corpus and the codebook exist")
+    parser.add_argument(
+        "--export", type=Path, default=Path("runs/train/nano/checkpoint"), help="the finished checkpoint folder"
+    )
+    parser.add_argument(
+        "--part",
+        choices=("all", "language", "vocoder"),
+        default="all",
+        help="language and vocoder may run side by side once the corpus and the codebook exist",
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     run(args.out, args.export, args.part, args.threads)

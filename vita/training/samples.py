@@ -20,8 +20,11 @@ from vita.vocabulary import Vocabulary
 TEXT_CHUNKS, AUDIO_CHUNKS = (1, 4), (8, 8)
 """Boost's interleaving: first chunk, then all others (paper, section 3; the last chunk takes what is left)."""
 NOT_UNDERSTOOD = "Sorry, I did not understand that."
-NUMBER_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                "sixteen seventeen eighteen nineteen twenty").split()
+NUMBER_WORDS = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+]
+"""Their own values as indices."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def split_chunks(items: Sequence[int], sizes: tuple[int, int]) -> list[list[int]
     chunks, start = [], 0
     while start < len(items):
         size = sizes[0] if not chunks else sizes[1]
-        chunks.append(list(items[start:start + size]))
+        chunks.append(list(items[start : start + size]))
         start += size
     return chunks
 
@@ -50,8 +53,8 @@ def interleave(text: Sequence[int], audio: Sequence[int], begin: int, end: int) 
     """
     texts, audios = split_chunks(text, TEXT_CHUNKS), split_chunks(audio, AUDIO_CHUNKS)
     pairs = min(len(texts), len(audios))
-    texts = [*texts[:pairs - 1], [t for chunk in texts[pairs - 1:] for t in chunk]]
-    audios = [*audios[:pairs - 1], [a for chunk in audios[pairs - 1:] for a in chunk]]
+    texts = [*texts[: pairs - 1], [t for chunk in texts[pairs - 1 :] for t in chunk]]
+    audios = [*audios[: pairs - 1], [a for chunk in audios[pairs - 1 :] for a in chunk]]
     out: list[int] = []
     for words, sounds in zip(texts, audios, strict=True):
         out += [*words, begin, *sounds, end]
@@ -61,7 +64,9 @@ def interleave(text: Sequence[int], audio: Sequence[int], begin: int, end: int) 
 def typed(text: str, rng: random.Random) -> str:
     """A sentence as people type it: often without capitals or full stop, small numbers as digits."""
     if rng.random() < 0.4:
-        text = re.sub(r"\b(" + "|".join(NUMBER_WORDS) + r")\b", lambda m: str(NUMBER_WORDS.index(m[1].lower())), text, flags=re.I)
+        text = re.sub(
+            r"\b(" + "|".join(NUMBER_WORDS) + r")\b", lambda m: str(NUMBER_WORDS.index(m[1].lower())), text, flags=re.I
+        )
     if rng.random() < 0.4:
         text = text.lower()
     if rng.random() < 0.4:
@@ -70,9 +75,11 @@ def typed(text: str, rng: random.Random) -> str:
 
 
 class SampleMaker:
-    """Draws samples of the tasks ``ask`` (spoken question), ``follow_up``, ``type`` (written question), ``asr``, ``tts``, ``noise``."""
+    """Draws samples; the tasks are the methods ``ask``, ``follow_up``, ``type``, ``asr``, ``tts`` and ``noise``."""
 
-    def __init__(self, vocabulary: Vocabulary, system: str, corpus: SpokenCorpus, spoken_answers: dict[str, list[int]]) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, system: str, corpus: SpokenCorpus, spoken_answers: dict[str, list[int]]
+    ) -> None:
         """``spoken_answers``: sentence -> audio token indices in nano's own voice."""
         self.vocabulary, self.corpus, self.spoken = vocabulary, corpus, spoken_answers
         self.prompts = PromptBuilder(vocabulary, system)
@@ -150,11 +157,12 @@ class SampleMaker:
         """Nothing but noise, or gibberish typed: nano says that it did not understand."""
         if rng.random() < 0.3:
             letters = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(rng.randint(5, 30)))
-            return self._sample(self.prompts.conversation(letters.strip() or "x", History()).ids, self._answer(NOT_UNDERSTOOD))
+            return self._sample(
+                self.prompts.conversation(letters.strip() or "x", History()).ids, self._answer(NOT_UNDERSTOOD)
+            )
         marker = self._placeholder(NOISE_BASE + rng.randrange(1 << 20))
         return self._sample(self.prompts.conversation(marker, History()).ids, self._answer(NOT_UNDERSTOOD))
 
 
 NOISE_BASE = 1 << 30
 """Corpus indices from here on stand for synthetic noise with that seed."""
-

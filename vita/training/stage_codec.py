@@ -51,8 +51,11 @@ class DecoderTraining(nn.Module):
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, tokens: Tensor, target: Tensor, hz: Tensor, voiced: Tensor, phase: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """tokens ``[B, N]``, target ``[B, 1280 N]``, hz and voiced ``[B, 8 N]``, phase ``[B]``, noise ``[B, 1280 N + 160]``.
+    def forward(
+        self, tokens: Tensor, target: Tensor, hz: Tensor, voiced: Tensor, phase: Tensor, noise: Tensor
+    ) -> dict[str, Tensor]:
+        """tokens ``[B, N]``, target ``[B, 1280 N]``, hz, voiced ``[B, 8 N]``, phase ``[B]``,
+        noise ``[B, 1280 N + 160]``.
 
         The synthesiser runs on the true pitch: a harmonic at a slightly wrong place would be
         punished like a missing one, and the model would whisper. The predicted pitch has its own loss.
@@ -61,7 +64,7 @@ class DecoderTraining(nn.Module):
         pitch = ((predicted.log() - hz.log()).abs() * voiced).sum() / voiced.sum().clamp(min=1)
         margin = torch.cat((hz[:, :1], hz, hz[:, -1:]), dim=1)
         source, _ = harmonics(interpolate_pitch(margin), phase)
-        sound = shape_and_add(source, noise, harmonic, hiss)[:, LEAD:LEAD + target.shape[1]]
+        sound = shape_and_add(source, noise, harmonic, hiss)[:, LEAD : LEAD + target.shape[1]]
         spectral = sum(spectral_distance(sound, target, size) for size in (256, 512, 1024)) / 3
         return {"loss": spectral + pitch, "spectral": spectral, "pitch": pitch}
 
@@ -69,11 +72,16 @@ class DecoderTraining(nn.Module):
 def spectral_distance(sound: Tensor, target: Tensor, size: int) -> Tensor:
     """Mean absolute log-magnitude difference plus spectral convergence of ``[B, n]`` signals."""
     window = torch.hann_window(size, device=sound.device)
-    a, b = (torch.stft(x, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5) for x in (sound, target))
+    a, b = (
+        torch.stft(x, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
+        for x in (sound, target)
+    )
     return (a.log() - b.log()).abs().mean() + (a - b).norm() / b.norm().clamp(min=1e-5)
 
 
-def train_decoder(decoder: FrameDecoder, corpus: SpokenCorpus, analysed: list[dict[str, Tensor]], config: StageConfig, folder: Path) -> None:
+def train_decoder(
+    decoder: FrameDecoder, corpus: SpokenCorpus, analysed: list[dict[str, Tensor]], config: StageConfig, folder: Path
+) -> None:
     """Run or resume; ``config.options``: ``batch`` segments of ``tokens`` tokens per step."""
     codes = [nearest(a["blocks"].float(), decoder.codebook.detach()) for a in analysed]
     length = config.options["tokens"]
@@ -87,9 +95,16 @@ def train_decoder(decoder: FrameDecoder, corpus: SpokenCorpus, analysed: list[di
             start = rng.randrange(len(codes[i]) - length)
             frames = slice(start * FRAMES_PER_TOKEN, (start + length) * FRAMES_PER_TOKEN)
             wave = np.zeros(length * SAMPLES_PER_TOKEN, np.float32)
-            part = corpus.samples[i][start * SAMPLES_PER_TOKEN:(start + length) * SAMPLES_PER_TOKEN]
+            part = corpus.samples[i][start * SAMPLES_PER_TOKEN : (start + length) * SAMPLES_PER_TOKEN]
             wave[: len(part)] = part / 32768
-            rows.append((codes[i][start:start + length], torch.from_numpy(wave), analysed[i]["hz"][frames], analysed[i]["voiced"][frames]))
+            rows.append(
+                (
+                    codes[i][start : start + length],
+                    torch.from_numpy(wave),
+                    analysed[i]["hz"][frames],
+                    analysed[i]["voiced"][frames],
+                )
+            )
         tokens, target, hz, voiced = (torch.stack(column) for column in zip(*rows, strict=True))
         hiss = torch.from_numpy(noise.standard_normal((len(rows), target.shape[1] + HOP)).astype(np.float32))
         phase = torch.from_numpy(noise.random(len(rows)))
@@ -102,5 +117,3 @@ def train_decoder(decoder: FrameDecoder, corpus: SpokenCorpus, analysed: list[di
 def encode_corpus(analysed: list[dict[str, Tensor]], codebook: Tensor) -> list[list[int]]:
     """Audio token indices of every utterance."""
     return [nearest(a["blocks"].float(), codebook).tolist() for a in analysed]
-
-

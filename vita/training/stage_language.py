@@ -6,24 +6,21 @@ and the mean cross-entropy of the MCTP levels; which of them counts is the stage
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vita.model.causal_lm import VitaAudioForCausalLM
 from vita.speech.features import SAMPLE_RATE, log_mel
 from vita.training.augment import noise
 from vita.training.feed import pad_features, step_rngs
 from vita.training.loop import StageConfig, train_stage
+from vita.training.losses import IGNORED, training_losses
 from vita.training.samples import NOISE_BASE, Sample, SampleMaker
 from vita.training.stage_encoder import ctc_loss
-
-IGNORED = -100
 
 
 @dataclass
@@ -50,7 +47,9 @@ def hear(maker: SampleMaker, index: int, generator: np.random.Generator) -> tupl
     x = noise(length, own) * 10 ** own.uniform(-4, -0.8)
     if own.random() < 0.4:  # hum, whistle or chord
         t = np.arange(length) / SAMPLE_RATE
-        x = x * 0.2 + sum(np.sin(2 * np.pi * own.uniform(50, 2000) * t) for _ in range(own.integers(1, 4))) * 10 ** own.uniform(-2, -0.8)
+        x = x * 0.2 + sum(
+            np.sin(2 * np.pi * own.uniform(50, 2000) * t) for _ in range(own.integers(1, 4))
+        ) * 10 ** own.uniform(-2, -0.8)
     return log_mel(torch.from_numpy(np.clip(x, -1, 1).astype(np.float32))), ""
 
 
@@ -62,16 +61,16 @@ def collate(samples: list[Sample], maker: SampleMaker, generator: np.random.Gene
     ids, starts = [], []
     for sample in samples:
         expanded: list[int] = []
-        for id in sample.ids[:sample.answer_start]:
+        for id in sample.ids[: sample.answer_start]:
             expanded += [context] * next(rows) if id < 0 else [id]
         starts.append(len(expanded))
-        ids.append(expanded + sample.ids[sample.answer_start:])
+        ids.append(expanded + sample.ids[sample.answer_start :])
     width = max(map(len, ids))
     padded = torch.zeros(len(ids), width, dtype=torch.long)
     labels = torch.full((len(ids), width), IGNORED)
     for i, (row, start) in enumerate(zip(ids, starts, strict=True)):
-        padded[i, :len(row)] = torch.tensor(row)
-        labels[i, start:len(row)] = padded[i, start:len(row)]
+        padded[i, : len(row)] = torch.tensor(row)
+        labels[i, start : len(row)] = padded[i, start : len(row)]
     features, lengths = pad_features([f for f, _ in heard]) if heard else (None, None)
     return Batch(padded, labels, features, lengths, [text for _, text in heard])
 
@@ -91,60 +90,39 @@ def embed(model: VitaAudioForCausalLM, batch: Batch, context: int) -> tuple[Tens
     return embeds, ctc_loss(log_probs[spoken], valid[spoken], [batch.transcripts[i] for i in spoken])
 
 
-def cross_entropy(model: VitaAudioForCausalLM, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Of ``hidden [B, n, d]`` against the labels ``[B, n]`` of the same rows; the head runs on labelled rows only."""
-    wanted = labels != IGNORED
-    return F.cross_entropy(model.lm_head(hidden[wanted]), labels[wanted])
-
-
-def level_losses(model: VitaAudioForCausalLM, batch: Batch, hidden: Tensor, levels: int, share: float, rng: random.Random) -> list[Tensor]:
-    """Cross-entropy of MCTP modules ``0 .. levels-1``, each on a random ``share`` of the labelled rows."""
-    tokens = model.embed_tokens(batch.ids)
-    if model.config.detach_mctp_inputs:
-        tokens, hidden = tokens.detach(), hidden.detach()
-    width = batch.ids.shape[1]
-    found = []
-    for k in range(levels):
-        hidden = model.forward_mctp(k, tokens[:, k + 1:], hidden[:, :width - k - 1], torch.arange(k + 1, width))
-        labels = batch.labels[:, k + 2:]
-        if share < 1:
-            kept = torch.rand(labels.shape, generator=torch.Generator().manual_seed(rng.getrandbits(30))) < share
-            labels = labels.masked_fill(~kept, IGNORED)
-        found.append(cross_entropy(model, hidden[:, :labels.shape[1]], labels))
-    return found
-
-
 def train_language(model: VitaAudioForCausalLM, maker: SampleMaker, config: StageConfig, folder: Path) -> None:
     """Run or resume a stage.
 
-    ``config.options``: ``batch`` samples per step, ``mix`` of tasks, ``main`` whether the backbone learns,
-    ``ctc`` weight of the encoder's loss beside it, ``levels`` of MCTP trained, ``share`` of rows scored per level.
+    ``config.options``: ``batch`` samples per step, ``mix`` of tasks, ``ctc`` weight of the encoder's loss beside
+    the language losses, ``levels`` of MCTP trained, ``share`` of rows scored per level. The main loss counts where
+    the learning rates leave the head free.
     """
     options = config.options
     context = maker.vocabulary.context_of_audio
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = step_rngs(config.seed, step)
-        pool = sorted((maker.draw(options["mix"], rng) for _ in range(options["batch"] * 4)), key=lambda s: _length(s, maker))
+        pool = sorted(
+            (maker.draw(options["mix"], rng) for _ in range(options["batch"] * 4)), key=lambda s: _length(s, maker)
+        )
         start = rng.randrange(4) * options["batch"]
-        batch = collate(pool[start:start + options["batch"]], maker, generator)
-        positions = torch.arange(batch.ids.shape[1])
-        with torch.set_grad_enabled(options["main"]):
-            embeds, ctc = embed(model, batch, context)
-            hidden = model.forward_main(embeds, positions)
-        named: dict[str, Tensor] = {}
-        total = torch.zeros(())
-        if options["main"]:
-            named["main"] = cross_entropy(model, hidden[:, :-1], batch.labels[:, 1:])
-            total = total + named["main"]
-            if options["ctc"]:
-                named["ctc"] = ctc if ctc is not None else torch.zeros(())
-                total = total + options["ctc"] * named["ctc"]
-        if options["levels"]:
-            found = level_losses(model, batch, hidden, options["levels"], options["share"], rng)
-            named["mctp"] = torch.stack(found).mean()
-            named |= {f"mctp{k + 1}": loss for k, loss in enumerate(found)}
-            total = total + named["mctp"]
+        batch = collate(pool[start : start + options["batch"]], maker, generator)
+        positions = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
+        embeds, ctc = embed(model, batch, context)
+        found = training_losses(
+            model,
+            batch.ids,
+            batch.labels,
+            positions,
+            main_embeds=embeds,
+            levels=options["levels"],
+            scored_share=options["share"],
+        )
+        total, named = found.total, {f"mctp{k + 1}": loss for k, loss in enumerate(found.mctp_ce)}
+        named["main"] = found.main_ce
+        if options["ctc"]:
+            named["ctc"] = ctc if ctc is not None else torch.zeros(())
+            total = total + options["ctc"] * named["ctc"]
         return {"loss": total, **named}
 
     train_stage(model, losses, config, folder)
@@ -158,8 +136,16 @@ def _length(sample: Sample, maker: SampleMaker) -> int:
 
 def mctp_prefixes(model: VitaAudioForCausalLM, modules: range) -> list[str]:
     """Parameter-name prefixes of MCTP modules."""
-    return [p for k in modules for p in (f"mtp_projs.{k}.", f"mtp_embed_norms.{k}.", f"mtp_hidden_norms.{k}.",
-                                         f"model.layers.{model.num_main_layers + k}.")]
+    return [
+        p
+        for k in modules
+        for p in (
+            f"mtp_projs.{k}.",
+            f"mtp_embed_norms.{k}.",
+            f"mtp_hidden_norms.{k}.",
+            f"model.layers.{model.num_main_layers + k}.",
+        )
+    ]
 
 
 @torch.no_grad()

@@ -50,8 +50,11 @@ class _CstWave(ctypes.Structure):
     """``cst_wave`` of flite's cst_wave.h."""
 
     _fields_ = [
-        ("type", ctypes.c_char_p), ("sample_rate", ctypes.c_int), ("num_samples", ctypes.c_int),
-        ("num_channels", ctypes.c_int), ("samples", ctypes.POINTER(ctypes.c_short)),
+        ("type", ctypes.c_char_p),
+        ("sample_rate", ctypes.c_int),
+        ("num_samples", ctypes.c_int),
+        ("num_channels", ctypes.c_int),
+        ("samples", ctypes.POINTER(ctypes.c_short)),
     ]
 
 
@@ -79,7 +82,7 @@ def _flite() -> ctypes.CDLL:
 
 
 @cache
-def _flite_voice(name: str):
+def _flite_voice(name: str) -> ctypes._Pointer:
     _flite()
     library = ctypes.CDLL(f"libflite_cmu_us_{name}.so.1", mode=ctypes.RTLD_GLOBAL)
     register = getattr(library, f"register_cmu_us_{name}")
@@ -110,9 +113,19 @@ def _synthesise_espeak(text: str, voice: Voice) -> tuple[np.ndarray, int]:
     if program is None:
         raise VitaError(f"espeak-ng was not found; {INSTALL_HINT}")
     done = subprocess.run(
-        [program, "-v", voice.name, "-s", str(round(165 * voice.rate)), "-p",
-         str(int(np.clip(round(50 + 60 * (voice.pitch - 1)), 0, 99))), "--stdout", text],
-        capture_output=True, check=True,
+        [
+            program,
+            "-v",
+            voice.name,
+            "-s",
+            str(round(165 * voice.rate)),
+            "-p",
+            str(int(np.clip(round(50 + 60 * (voice.pitch - 1)), 0, 99))),
+            "--stdout",
+            text,
+        ],
+        capture_output=True,
+        check=True,
     )
     return soundfile.read(io.BytesIO(done.stdout), dtype="int16")
 
@@ -131,4 +144,4 @@ def trim_silence(samples: np.ndarray, keep: int = SAMPLE_RATE * 40 // 1000) -> n
     loud = np.flatnonzero(level > max(1, level.max(initial=0) // 100))
     if not len(loud):
         return samples
-    return samples[max(0, loud[0] - keep): loud[-1] + keep]
+    return samples[max(0, loud[0] - keep) : loud[-1] + keep]

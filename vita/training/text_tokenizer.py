@@ -16,8 +16,15 @@ from vita.training.corpus import SEED, open_sentence
 
 TEXT_VOCABULARY = 2048
 AUDIO_TOKENS = 4096
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_audio|>", "<|end_of_audio|>",
-           "<|context_of_audio|>", "<|audio|>")
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|begin_of_audio|>",
+    "<|end_of_audio|>",
+    "<|context_of_audio|>",
+    "<|audio|>",
+)
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -31,22 +38,37 @@ def _texts() -> list[str]:
     for fact in world.load_facts():
         texts += [world.answer_sentence(fact)] * 40
         texts += [q.text for split in ("train", "follow_up") for q in world.questions(fact, split)]
-    prompts = ["Convert the speech to text.\n", "Convert the text to speech.\n", "system\n", "user\n", "assistant\n",
-               "Your Name: Nano\nYour Gender: female\n\nRespond in a text-audio interleaved manner."]
-    return texts + (prompts + ["Sorry, I did not understand that."]) * 200
+    prompts = [
+        "Convert the speech to text.\n",
+        "Convert the text to speech.\n",
+        "system\n",
+        "user\n",
+        "assistant\n",
+        "Your Name: Nano\nYour Gender: female\n\nRespond in a text-audio interleaved manner.",
+    ]
+    return texts + [*prompts, "Sorry, I did not understand that."] * 200
 
 
 def build_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Train the BPE (deterministic) and write ``tokenizer.json`` and ``tokenizer_config.json``."""
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(_texts(), trainers.BpeTrainer(
-        vocab_size=TEXT_VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    bpe.train_from_iterator(
+        _texts(),
+        trainers.BpeTrainer(
+            vocab_size=TEXT_VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        ),
+    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
         additional_special_tokens=[s for s in SPECIAL if s not in ("<|im_end|>", "<|endoftext|>")],
         clean_up_tokenization_spaces=False,
     )

@@ -50,8 +50,13 @@ def load_facts() -> tuple[Fact, ...]:
     """All facts in file order."""
     with open(DATA / "world.csv", newline="", encoding="utf-8") as file:
         return tuple(
-            Fact(r["kind"], r["subject"], r["answer"],
-                 tuple(a for a in r["aliases"].split("|") if a), r["spoken"] or r["answer"])
+            Fact(
+                r["kind"],
+                r["subject"],
+                r["answer"],
+                tuple(a for a in r["aliases"].split("|") if a),
+                r["spoken"] or r["answer"],
+            )
             for r in csv.DictReader(file)
         )
 
@@ -77,7 +82,7 @@ def slots(fact: Fact) -> dict[str, str]:
     if fact.kind == "how many":
         cut = min((fact.subject.find(w) for w in PLACE_WORDS if w in fact.subject), default=-1)
         if cut > 0:
-            values["rest_first"], values["rest_rest"] = fact.subject[:cut], fact.subject[cut + 1:]
+            values["rest_first"], values["rest_rest"] = fact.subject[:cut], fact.subject[cut + 1 :]
     return values
 
 
@@ -97,7 +102,8 @@ def templates(fact: Fact, split: str) -> list[str]:
     values = slots(fact)
     wrapped = [
         wrapper.replace("{np}", noun_phrase)
-        for wrapper in data["wrappers"][split] for noun_phrase in kind["noun_phrases"]
+        for wrapper in data["wrappers"][split]
+        for noun_phrase in kind["noun_phrases"]
     ]
     own = [t for t in kind[split] if "{rest_first}" not in t or "rest_first" in values]
     return own + wrapped
