@@ -10,15 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vita.demo.errors import StartError
 from vita.errors import VitaError
 
 DEFAULT_MODEL = "nano"
 DEFAULT_PORT = 7860
 EXIT_UNUSABLE = 2
-
-
-class StartError(VitaError):
-    """The demo cannot start as asked (port taken, option out of range)."""
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -17,6 +17,7 @@ import gradio as gr
 
 from vita.decoding.modes import MODES
 from vita.demo import endpoints
+from vita.demo.errors import StartError
 from vita.demo.response_events import EventLog
 from vita.demo.theme import theme
 from vita.demo.turn import Question, stream_turn
@@ -249,24 +250,33 @@ def serve(
     port: int,
     share: bool = False,
 ) -> tuple[gr.Blocks, str]:
-    """Build the page and start its server in the background; returns the Blocks and the address."""
+    """Build the page and start its server in the background; returns the Blocks and the address.
+
+    Raises:
+        StartError: the server cannot be started there.
+    """
     demo = build(assistant, model_name)
     demo.queue(max_size=MAX_WAITING)
-    _, local, public = demo.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        theme=theme(),
-        head=head(assistant.sample_rate),
-        footer_links=["api"],
-        run_history=False,
-        # The Node server of server-side rendering does not pass WebSockets through and costs memory.
-        ssr_mode=False,
-        max_file_size=MAX_UPLOAD,
-        show_error=True,
-        quiet=True,
-        prevent_thread_lock=True,
-        # Skips a request of Gradio to itself that gives up after 3 s, which a busy machine may need.
-        _frontend=False,
-    )
+    try:
+        _, local, public = demo.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            theme=theme(),
+            head=head(assistant.sample_rate),
+            footer_links=["api"],
+            run_history=False,
+            # The Node server of server-side rendering does not pass WebSockets through and costs memory.
+            ssr_mode=False,
+            max_file_size=MAX_UPLOAD,
+            show_error=True,
+            quiet=True,
+            prevent_thread_lock=True,
+            # Skips a request of Gradio to itself that gives up after 3 s, which a busy machine may need.
+            _frontend=False,
+        )
+    except OSError as problem:
+        raise StartError(
+            f"The server on {host}:{port} did not start ({problem}): try again or another --port."
+        ) from problem
     return demo, public or local

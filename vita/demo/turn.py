@@ -50,9 +50,7 @@ def stream_turn(
     try:
         for batch in in_thread(lambda: respond(assistant, question, history)):
             last = batch[-1]
-            if isinstance(last, Finished):
-                history = last.history
-            yield [describe(event) for event in batch], history
+            yield [describe(event) for event in batch], last.history if isinstance(last, Finished) else history
     except VitaError as problem:
         yield [response_events.error(str(problem))], history
     except Exception:
@@ -107,7 +105,7 @@ def in_thread(start: Callable[[], Iterator[T]]) -> Iterator[list[T]]:
                 if close is not None:
                     close()
             items.put(None)
-        except BaseException as problem:  # noqa: BLE001 - raised again where the result is read
+        except BaseException as problem:  # raised again where the items are read
             items.put(problem)
 
     worker = threading.Thread(target=work, name="turn", daemon=True)
