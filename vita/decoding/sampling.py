@@ -75,17 +75,26 @@ class Sampler:
             penalty = self.sampling.repetition_penalty
             penalised = torch.where(logits < 0, logits * penalty, logits / penalty)
             logits = torch.where(self._seen, penalised, logits)
-        token = self._draw(logits) if self.sampling.do_sample else int(logits.argmax())
+        if self.sampling.do_sample:
+            probabilities, tokens = distribution(logits, self.sampling)
+            token = int(tokens[torch.multinomial(probabilities, 1, generator=self._generator)])
+        else:
+            token = int(logits.argmax())
         if self._seen is not None:
             self._seen[token] = True
         return token
 
-    def _draw(self, logits: Tensor) -> int:
-        count = min(self.sampling.top_k or logits.numel(), logits.numel())
-        scores, tokens = logits.float().div(self.sampling.temperature).topk(count)
-        probabilities = scores.softmax(-1)
-        if self.sampling.top_p < 1.0:
-            # Keep the smallest set of likeliest tokens that reaches top_p: those with less than top_p before them.
-            before = probabilities.cumsum(-1) - probabilities
-            probabilities = probabilities.masked_fill(before >= self.sampling.top_p, 0.0)
-        return int(tokens[torch.multinomial(probabilities, 1, generator=self._generator)])
+
+def distribution(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Temperature, top-k and top-p on logits [vocab]: weights [n], likeliest first, of the tokens [n].
+
+    Weights of tokens cut off by top-p are 0; the rest is not normalised again.
+    """
+    count = min(sampling.top_k or logits.numel(), logits.numel())
+    scores, tokens = logits.float().div(sampling.temperature).topk(count)
+    weights = scores.softmax(-1)
+    if sampling.top_p < 1.0:
+        # Keep the smallest set of likeliest tokens that reaches top_p: those with less than that before them.
+        before = weights.cumsum(-1) - weights
+        weights = weights.masked_fill(before >= sampling.top_p, 0.0)
+    return weights, tokens

@@ -85,32 +85,19 @@ def load_weights(
     dtype: torch.dtype,
     device_of: Callable[[str], torch.device],
     unused: Callable[[str], bool] = lambda key: False,
-    stored_to_own: Callable[[str, Tensor], Iterable[tuple[str, Tensor]]] = lambda key, tensor: [(key, tensor)],
 ) -> None:
-    """Put every stored tensor into the parameter or buffer of that name, as ``dtype`` on ``device_of(name)``.
+    """Give ``model`` every stored tensor, as ``dtype`` on ``device_of(key)``, file by file; see `check_fit` first.
 
     The tensors replace what is there, so the model may live on the meta device. Integers keep their type.
-    ``stored_to_own`` says which parameters a stored tensor fills where names or shapes differ from the files'.
     """
     for file in files:
+        weights = {}
         with open_weights(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                if unused(key):
-                    continue
-                tensor = tensors.get_tensor(key)
-                tensor = tensor.to(device_of(key), dtype if tensor.is_floating_point() else None)
-                for name, part in stored_to_own(key, tensor):
-                    _assign(model, name, part)
-
-
-def _assign(model: nn.Module, key: str, tensor: Tensor) -> None:
-    owner_name, _, name = key.rpartition(".")
-    owner = model.get_submodule(owner_name)
-    parameter = owner._parameters.get(name)
-    if parameter is None:
-        owner._buffers[name] = tensor
-    else:
-        owner._parameters[name] = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
+                if not unused(key):
+                    tensor = tensors.get_tensor(key)
+                    weights[key] = tensor.to(device_of(key), dtype if tensor.is_floating_point() else None)
+        model.load_state_dict(weights, strict=False, assign=True)  # each file holds a part
 
 
 def open_weights(file: Path) -> safe_open:
