@@ -13,7 +13,7 @@ Embedding, final norm and lm_head serve all levels. Parameter names are those of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,8 +28,6 @@ from vita.model.audio_input import build_audio_input
 from vita.model.checkpoint import check_fit, load_weights, weight_files
 from vita.model.config import VitaAudioConfig, VitaAudioSenseVoiceConfig
 from vita.model.placement import DeviceMap, Placement
-
-_AUDIO_MODEL = "model.audio_model."
 
 
 class VitaAudioBackbone(nn.Module):
@@ -221,7 +219,7 @@ class VitaAudioForCausalLM(PreTrainedModel):
         if dtype is None or dtype == "auto":
             dtype = torch.float32 if placement.on_cpu else torch.bfloat16
         model._build_computed_parts(placement)
-        load_weights(model, files, dtype, placement.device_of, model._is_unused, model._stored_to_own)
+        load_weights(model, files, dtype, placement.device_of, model._is_unused)
         if config.tie_word_embeddings:
             model.lm_head.weight = model.embed_tokens.weight
         config.dtype = dtype
@@ -235,15 +233,6 @@ class VitaAudioForCausalLM(PreTrainedModel):
 
     def _is_unused(self, key: str) -> bool:
         return any(re.match(pattern, key) for pattern in self.unused_keys)
-
-    def _stored_to_own(self, key: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The parameters that a stored tensor fills; audio encoders may keep theirs under other names."""
-        translate = getattr(self.model.audio_model, "stored_to_own", None)
-        if translate is None or not key.startswith(_AUDIO_MODEL):
-            yield key, tensor
-            return
-        for name, part in translate(key.removeprefix(_AUDIO_MODEL), tensor):
-            yield _AUDIO_MODEL + name, part
 
     def _build_computed_parts(self, placement: Placement) -> None:
         """Build for real, not on the meta device, what holds computed buffers: no file stores those."""
