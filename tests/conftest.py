@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before any library reads them: no network, no telemetry, one thread (spinning threads on shared cores
 # cost more than they bring, and sums are then reproducible).
@@ -15,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from vita import VitaAudio
 
 torch.set_num_threads(1)
 
@@ -51,3 +56,27 @@ def speech_like() -> np.ndarray:
     noise = np.random.default_rng(7).normal(0.0, 0.003, len(time))
     wave = wave * syllables / np.abs(wave).max() * 0.5 + noise
     return wave.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder like nano's with a tiny random model; do not change it, copy it."""
+    from tests.tiny_checkpoint import make_tiny_checkpoint
+
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> VitaAudio:
+    """An assistant with the tiny random model."""
+    from vita import VitaAudio
+
+    return VitaAudio.from_pretrained(tiny_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def nano() -> VitaAudio:
+    """The embedded model."""
+    from vita import VitaAudio
+
+    return VitaAudio.from_pretrained("nano", device="cpu")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -99,10 +100,12 @@ def spoken_answer(vocabulary: Vocabulary, text: str, audio: int, eos: bool = Tru
 
 
 class Forwards:
-    """Counts the forward passes that really ran, by level."""
+    """What really ran: forward passes by level, the prompts of the streams, and the streams while they live."""
 
     def __init__(self) -> None:
         self.levels: list[int] = []
+        self.prompts: list[list[int]] = []
+        self.streams: WeakSet[Stream] = WeakSet()
 
     @property
     def main(self) -> int:
@@ -121,9 +124,11 @@ def scripted(ids: list[int]) -> Iterator[Forwards]:
 
     def counted(self: Stream, level: int) -> torch.Tensor:
         forwards.levels.append(level)
+        forwards.streams.add(self)
         return advance(self, level)
 
     def start(self: Sampler, tokens: list[int]) -> None:
+        forwards.prompts.append(list(tokens))
         self.script = iter(ids)
         saw(self, tokens)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from vita.speech.parts import HeardAudio
 from vita.timing import TurnClock
 
 Mode = str | list[int] | DecodingMode
+_OWNERS = count(1)
 _ROOM_FOR_AN_ANSWER = 64
 """Tokens a prompt must leave free in the model's context."""
 
@@ -50,6 +52,7 @@ class VitaAudio:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._prompts = PromptBuilder(checkpoint.vocabulary, checkpoint.system)
+        self._owner = next(_OWNERS)
 
     @classmethod
     def from_pretrained(
@@ -204,8 +207,8 @@ class VitaAudio:
 
     def _own(self, history: History | None) -> History:
         if history is None:
-            return History(owner=id(self))
-        if not isinstance(history, History) or history.owner != id(self):
+            return History(owner=self._owner)
+        if not isinstance(history, History) or history.owner != self._owner:
             raise VitaError("the history belongs to another model: start a new conversation (history=None)")
         return history
 
