@@ -1,4 +1,4 @@
-"""Command line: ask, transcribe, speak, models.
+"""Command line: ask, transcribe, speak, models, check.
 
 Errors a person can mend end with exit code 2 and one line on standard error.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vita.errors import AudioError, TextInputError, VitaError
+from vita.errors import AudioError, CheckpointError, TextInputError, VitaError
 
 if TYPE_CHECKING:
     from vita.assistant import VitaAudio
@@ -56,8 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(speak, mode="boost")
     speak.set_defaults(run=_speak)
 
-    models = commands.add_parser("models", help="list the known models")
+    models = commands.add_parser("models", help="list the known models and speech parts")
     models.set_defaults(run=_models)
+
+    check = commands.add_parser("check", help="say what a model needs, and whether its files fit")
+    check.add_argument("model", help="name, folder or hub id")
+    check.add_argument("--deep", action="store_true", help="download what is missing and read every weight")
+    check.add_argument("--device", help="cpu, cuda or cuda:1 (default: the GPU if there is one)")
+    check.set_defaults(run=_check)
     return parser
 
 
@@ -115,6 +121,15 @@ def _models(_: argparse.Namespace) -> None:
     from vita.registry import table
 
     print(table())
+
+
+def _check(options: argparse.Namespace) -> None:
+    from vita.check import check
+
+    report = check(options.model, options.deep, options.device)
+    print(report.text())
+    if report.problems:
+        raise CheckpointError(f"'{options.model}' cannot be used as it is: {report.problems[0]}")
 
 
 def _open(options: argparse.Namespace) -> VitaAudio:

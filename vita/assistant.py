@@ -22,6 +22,7 @@ from vita.decoding.modes import DecodingMode, resolve_mode
 from vita.decoding.sampling import Sampling
 from vita.errors import TextInputError, VitaError
 from vita.events import AudioChunk, Event, Finished, FinishReason, Passes, Speech, TextDelta, TokenTrace, Transcript
+from vita.model.placement import DeviceMap
 from vita.prompts import History, Prompt, PromptBuilder, Turn, check_text
 from vita.registry import DEFAULT_MODEL
 from vita.speech import audio_io
@@ -61,6 +62,7 @@ class VitaAudio:
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        device_map: DeviceMap = None,
     ) -> VitaAudio:
         """Open a model.
 
@@ -68,10 +70,11 @@ class VitaAudio:
             name: a name of ``python -m vita models``, the folder of a checkpoint, or a hub id.
             device: ``cpu``, ``cuda``, ``cuda:1``; None takes the GPU if there is one.
             dtype: precision; None leaves the choice to the checkpoint.
+            device_map: "auto" spreads the language model over all GPUs; or parameter-name prefixes to devices.
         Raises:
             CheckpointError: it is unknown, missing, damaged or cannot run here.
         """
-        return cls(open_checkpoint(name, device, dtype))
+        return cls(open_checkpoint(name, device, dtype, device_map))
 
     @property
     def name(self) -> str:
@@ -100,6 +103,7 @@ class VitaAudio:
         history: History | None = None,
         sampling: Sampling | None = None,
         max_new_tokens: int | None = None,
+        voice: AudioSource | None = None,
     ) -> Iterator[Event]:
         """Answer what a user said or typed, in text and speech, while it is being generated.
 
@@ -112,6 +116,7 @@ class VitaAudio:
             history: ``Finished.history`` of the turn before; None starts a new conversation.
             sampling: how tokens are chosen; None as the checkpoint says.
             max_new_tokens: where to cut an answer that does not end; None as the checkpoint says.
+            voice: a recording whose voice is to answer; only models trained on voice prompts take one.
         Returns:
             A generator of TextDelta and AudioChunk events and one Finished at the end. Close it to stop early.
         Raises:
@@ -121,13 +126,14 @@ class VitaAudio:
         resolved = resolve_mode(mode)
         if (audio is None) == (text is None):
             raise TextInputError("nothing, or both audio and text, was given: give one of the two")
+        speaker = self._hear_voice(voice)
         user: HeardAudio | str
         if audio is not None:
             clock, user = self._hear(audio)
         else:
             user, clock = check_text(text), TurnClock()
         with clock.work("encode"):
-            prompt = self._fit(user, history)
+            prompt = self._fit(user, history, speaker)
         request = self._accept(prompt, resolved, sampling, max_new_tokens, clock)
         return self._answer(request, user, history)
 
@@ -161,12 +167,13 @@ class VitaAudio:
         mode: Mode = "boost",
         sampling: Sampling | None = None,
         max_new_tokens: int | None = None,
+        voice: AudioSource | None = None,
     ) -> Iterator[Event]:
         """Read a text aloud; events, arguments and errors as in :meth:`respond`."""
         resolved = resolve_mode(mode)
-        text, clock = check_text(text), TurnClock()
+        text, speaker, clock = check_text(text), self._hear_voice(voice), TurnClock()
         with clock.work("encode"):
-            prompt = self._prompts.reading(text)
+            prompt = self._prompts.reading(text, speaker)
         request = self._accept(prompt, resolved, sampling, max_new_tokens, clock)
         return self._answer(request, text, self._own(None))
 
@@ -176,10 +183,11 @@ class VitaAudio:
         mode: Mode = "boost",
         sampling: Sampling | None = None,
         max_new_tokens: int | None = None,
+        voice: AudioSource | None = None,
     ) -> Speech:
         """Read a text aloud, the whole of it at once. Arguments and errors as in :meth:`respond`."""
         chunks = [np.zeros(0, np.float32)]
-        for event in self.speak_stream(text, mode, sampling, max_new_tokens):
+        for event in self.speak_stream(text, mode, sampling, max_new_tokens, voice):
             if isinstance(event, AudioChunk):
                 chunks.append(event.samples)
             elif isinstance(event, Finished):
@@ -225,10 +233,21 @@ class VitaAudio:
             )
             return clock, parts.hear(samples)
 
-    def _fit(self, user: str | HeardAudio, history: History) -> Prompt:
+    def _hear_voice(self, voice: AudioSource | None) -> HeardAudio | None:
+        """The recording whose voice is wanted, encoded; before the clock of the request starts."""
+        if voice is None:
+            return None
+        if not self._checkpoint.speech.input.takes_voice_prompts:
+            raise VitaError(
+                f"'{self.name}' has one voice and takes no voice prompt: leave it out, or use VITA-Audio-Boost or "
+                "VITA-Audio-Balance"
+            )
+        return self._hear(voice)[1]
+
+    def _fit(self, user: str | HeardAudio, history: History, voice: HeardAudio | None) -> Prompt:
         """The prompt with as many remembered turns as the model's context holds."""
         while True:
-            prompt = self._prompts.conversation(user, history)
+            prompt = self._prompts.conversation(user, history, voice)
             if not history.turns or len(prompt.ids) + _ROOM_FOR_AN_ANSWER <= self._context:
                 return prompt
             history = History(history.turns[1:], history.owner)

@@ -17,14 +17,15 @@ from vita.decoding.sampling import Sampling
 from vita.device import choose_device, choose_dtype
 from vita.errors import CheckpointError
 from vita.model.causal_lm import VitaAudioForCausalLM
+from vita.model.placement import DeviceMap
 from vita.prompts import persona
 from vita.registry import PLUS_TYPE, TOKEN_TYPE, family_of, find, locate, read_json
 from vita.speech.parts import NanoSpeechInput, SpeechParts
 from vita.vocabulary import Vocabulary
 
 GENERATION_FILE = "generation_config.json"
-MAX_NEW_TOKENS = 1024
-"""Where a checkpoint says nothing; about a minute of speech."""
+MAX_NEW_TOKENS = 512
+"""Where a checkpoint says nothing; about half a minute of speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,18 @@ class Checkpoint:
     eos_ids: frozenset[int]
 
 
-Opener = Callable[[str, Path, torch.device, torch.dtype | None], Checkpoint]
+Opener = Callable[[str, Path, torch.device, torch.dtype | None, DeviceMap], Checkpoint]
 
 
 def open_checkpoint(
-    name: str | os.PathLike, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    name: str | os.PathLike,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    device_map: DeviceMap = None,
 ) -> Checkpoint:
     """Open a model by registry name, folder or hub id.
+
+    ``device_map`` places the language model ("auto" spreads it over all GPUs); the rest is on ``device``.
 
     Raises:
         CheckpointError: unknown, missing, damaged, or of a family this version cannot open.
@@ -59,39 +65,39 @@ def open_checkpoint(
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype)
     entry = find(name)
     if entry is not None:
-        _require_opener(entry.family, name, entry.parts)  # before anything is downloaded
+        _require_opener(entry.family, name)  # before anything is downloaded
     folder = locate(name)
     opener = _require_opener(family_of(folder), name)
     label = entry.name if entry is not None else str(name)
     try:
-        return opener(label, folder, chosen_device, chosen_dtype)
+        return opener(label, folder, chosen_device, chosen_dtype, device_map)
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(f"'{label}' does not fit into the memory of {chosen_device}: use a larger one") from error
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         # What the libraries say about a damaged file has many shapes; a person needs one line.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"the checkpoint in {folder} cannot be opened ({reason}): download it again") from error
 
 
-def _require_opener(family: str, name: str | os.PathLike, parts: tuple[str, ...] = ()) -> Opener:
+def _require_opener(family: str, name: str | os.PathLike) -> Opener:
     opener = OPENERS.get(family)
     if opener is not None:
         return opener
-    if family in (TOKEN_TYPE, PLUS_TYPE):
-        needs = f", which needs {' and '.join(parts)}" if parts else ""
-        raise CheckpointError(
-            f"'{name}' is a published VITA-Audio checkpoint{needs}: loading these is not part of this version yet, "
-            "use nano"
-        )
     raise CheckpointError(
         f"'{name}' is a checkpoint of the unknown kind '{family}': this version opens {', '.join(OPENERS)}"
     )
 
 
-def open_nano(name: str, folder: Path, device: torch.device, dtype: torch.dtype | None) -> Checkpoint:
+def open_nano(
+    name: str, folder: Path, device: torch.device, dtype: torch.dtype | None, device_map: DeviceMap = None
+) -> Checkpoint:
     """nano and models trained like it: one folder holds everything. float32 unless asked otherwise."""
     from vita.speech.nano_vocoder import NanoVocoder
 
     vocabulary = Vocabulary.from_folder(folder)
-    model = VitaAudioForCausalLM.from_pretrained(folder, dtype=dtype or torch.float32, device_map=str(device))
+    model = VitaAudioForCausalLM.from_pretrained(
+        folder, dtype=dtype or torch.float32, device_map=device_map or str(device)
+    )
     if len(vocabulary) > model.config.vocab_size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {len(vocabulary)} tokens, the model {model.config.vocab_size}: "
@@ -110,6 +116,15 @@ def open_nano(name: str, folder: Path, device: torch.device, dtype: torch.dtype 
     )
 
 
+def open_published(
+    name: str, folder: Path, device: torch.device, dtype: torch.dtype | None, device_map: DeviceMap = None
+) -> Checkpoint:
+    """The published models and what is laid out like them."""
+    from vita.published import open_published as opener  # its speech parts are not needed for nano
+
+    return opener(name, folder, device, dtype, device_map)
+
+
 def generation_defaults(folder: Path, vocabulary: Vocabulary) -> dict:
     """``sampling``, ``max_new_tokens`` and ``eos_ids`` from the checkpoint's generation_config.json, if it has one."""
     path = folder / GENERATION_FILE
@@ -123,4 +138,4 @@ def generation_defaults(folder: Path, vocabulary: Vocabulary) -> dict:
     }
 
 
-OPENERS: dict[str, Opener] = {"nano": open_nano}
+OPENERS: dict[str, Opener] = {"nano": open_nano, TOKEN_TYPE: open_published, PLUS_TYPE: open_published}

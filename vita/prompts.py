@@ -17,6 +17,7 @@ from vita.vocabulary import IM_END, IM_START, Vocabulary
 
 ASR_INSTRUCTION = "Convert the speech to text.\n"
 TTS_INSTRUCTION = "Convert the text to speech.\n"
+VOICE_INSTRUCTION = "Your Voice: "
 MAX_TEXT_CHARACTERS = 2000
 """About two minutes of speech; more is refused before any work."""
 
@@ -67,9 +68,9 @@ class PromptBuilder:
         self._vocabulary = vocabulary
         self._system = system
 
-    def conversation(self, user: Segment, history: History) -> Prompt:
-        """A spoken conversation: remembered turns, then what the user says now."""
-        messages: list[Message] = [("system", [self._system])]
+    def conversation(self, user: Segment, history: History, voice: HeardAudio | None = None) -> Prompt:
+        """A spoken conversation: remembered turns, then what the user says now; in the voice of a recording."""
+        messages: list[Message] = _voice_message(voice) if voice else [("system", [self._system])]
         for turn in history.turns:
             messages += [("user", [turn.user]), ("assistant", [turn.answer])]
         return self._chat([*messages, ("user", [user])])
@@ -78,9 +79,9 @@ class PromptBuilder:
         """Speech recognition."""
         return self._chat([("user", [ASR_INSTRUCTION, heard])])
 
-    def reading(self, text: str) -> Prompt:
-        """Speech synthesis of ``text``."""
-        return self._chat([("user", [TTS_INSTRUCTION + text])])
+    def reading(self, text: str, voice: HeardAudio | None = None) -> Prompt:
+        """Speech synthesis of ``text``, in the voice of a recording."""
+        return self._chat([*(_voice_message(voice) if voice else []), ("user", [TTS_INSTRUCTION + text])])
 
     def _chat(self, messages: Sequence[Message]) -> Prompt:
         segments: list[Segment] = []
@@ -100,6 +101,11 @@ class PromptBuilder:
             prompt.ids.extend(segment.ids)
         prompt.ids.extend(self._vocabulary.encode(text))
         return prompt
+
+
+def _voice_message(voice: HeardAudio) -> list[Message]:
+    """The published demo's system message for a voice prompt; it takes the place of the persona."""
+    return [("system", [VOICE_INSTRUCTION, voice, "\n"])]
 
 
 def check_text(text: str, max_characters: int = MAX_TEXT_CHARACTERS) -> str:

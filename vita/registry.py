@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vita import hub
 from vita.errors import CheckpointError
 
 BUNDLED = Path(__file__).parent / "checkpoints"
@@ -36,10 +37,41 @@ class ModelEntry:
     parts: tuple[str, ...] = ()
     """Hub ids of the speech parts it needs besides its own files."""
 
+    @property
+    def bytes(self) -> int | None:
+        """Size of the published weights, which are bfloat16."""
+        return None if self.parameters is None else 2 * self.parameters
 
-_GLM_PARTS = ("THUDM/glm-4-voice-tokenizer", "THUDM/glm-4-voice-decoder")
-_PLUS_PARTS = ("FunAudioLLM/SenseVoiceSmall", "THUDM/glm-4-voice-decoder")
-_WEIGHT_LICENCES = "see the model card; speech parts: GLM-4 licence"
+
+@dataclass(frozen=True, slots=True)
+class SpeechPart:
+    """A repository that published models need besides their own."""
+
+    purpose: str
+    files: tuple[str, ...]
+    """What is fetched of it."""
+    bytes: int
+    licence: str
+
+
+SPEECH_PARTS: dict[str, SpeechPart] = {
+    "THUDM/glm-4-voice-tokenizer": SpeechPart(
+        "speech tokenizer", ("config.json", "preprocessor_config.json", "model.safetensors"), 1_460_000_000,
+        "GLM-4 licence (commercial use needs registration)",
+    ),
+    "THUDM/glm-4-voice-decoder": SpeechPart(
+        "vocoder", ("config.yaml", "flow.pt", "hift.pt"), 527_000_000,
+        "GLM-4 licence (commercial use needs registration)",
+    ),
+    "FunAudioLLM/SenseVoiceSmall": SpeechPart(
+        "feature statistics", ("am.mvn",), 11_000, "FunASR model licence 1.1 (attribution)",
+    ),
+}  # fmt: skip
+"""Hub id -> part. The Plus models carry SenseVoice's weights themselves and need its feature statistics only."""
+
+_TOKENIZER, _DECODER, _SENSEVOICE = SPEECH_PARTS
+_TOKEN_LICENCES = "weights: model card; speech parts: GLM-4 licence, commercial use needs registration"
+_PLUS_LICENCES = f"{_TOKEN_LICENCES}; SenseVoice: FunASR model licence 1.1, attribution"
 
 MODELS: tuple[ModelEntry, ...] = (
     ModelEntry(
@@ -47,20 +79,20 @@ MODELS: tuple[ModelEntry, ...] = (
         None, "Apache-2.0", "any CPU", BUNDLED / "nano",
     ),
     ModelEntry(
-        "VITA-MLLM/VITA-Audio-Boost", TOKEN_TYPE, "7B, 10 MCTP modules, trained for Boost",
-        10_317_912_576, _WEIGHT_LICENCES, "GPU with 24 GB", parts=_GLM_PARTS,
+        "VITA-MLLM/VITA-Audio-Boost", TOKEN_TYPE, "7B, 10 MCTP modules, trained for Boost; voice prompts",
+        10_317_912_576, _TOKEN_LICENCES, "GPU with 24 GB", parts=(_TOKENIZER, _DECODER),
     ),
     ModelEntry(
-        "VITA-MLLM/VITA-Audio-Balance", TOKEN_TYPE, "7B, 10 MCTP modules, trained for Balance",
-        10_317_912_576, _WEIGHT_LICENCES, "GPU with 24 GB", parts=_GLM_PARTS,
+        "VITA-MLLM/VITA-Audio-Balance", TOKEN_TYPE, "7B, 10 MCTP modules, trained for Balance; voice prompts",
+        10_317_912_576, _TOKEN_LICENCES, "GPU with 24 GB", parts=(_TOKENIZER, _DECODER),
     ),
     ModelEntry(
         "VITA-MLLM/VITA-Audio-Plus-Vanilla", PLUS_TYPE, "7B, SenseVoice input, no MCTP modules",
-        7_979_042_111, _WEIGHT_LICENCES, "GPU with 20 GB", parts=_PLUS_PARTS,
+        7_979_042_111, _PLUS_LICENCES, "GPU with 20 GB", parts=(_SENSEVOICE, _DECODER),
     ),
     ModelEntry(
         "VITA-MLLM/VITA-Audio-Plus-Boost", PLUS_TYPE, "7B, SenseVoice input, 10 MCTP modules",
-        10_566_592_831, _WEIGHT_LICENCES, "GPU with 24 GB", parts=_PLUS_PARTS,
+        10_566_592_831, _PLUS_LICENCES, "GPU with 24 GB", parts=(_SENSEVOICE, _DECODER),
     ),
 )  # fmt: skip
 
@@ -93,21 +125,7 @@ def locate(name: str | os.PathLike) -> Path:
     if entry is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         known = ", ".join(entry.name for entry in MODELS)
         raise CheckpointError(f"there is no model '{name}': use a folder, a hub id such as owner/name, or {known}")
-    return _fetch(str(name))
-
-
-def _fetch(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id))
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(f"the hub has no model '{hub_id}', or it is private: check the id") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"'{hub_id}' is no folder here and cannot be fetched from the hub: connect to the network or give a folder"
-        ) from error
+    return hub.fetch(str(name))
 
 
 def family_of(folder: Path) -> str:
@@ -136,27 +154,41 @@ def read_json(path: Path) -> dict:
 
 
 def table() -> str:
-    """The known models as aligned text for a terminal."""
-    rows = [("NAME", "PARAMETERS", "SIZE", "LICENCE", "HARDWARE", "DESCRIPTION")]
+    """The known models, and the speech parts the published ones need, as aligned text for a terminal."""
+    models = [("NAME", "PARAMETERS", "SIZE", "HARDWARE", "SPEECH PARTS", "LICENCE", "DESCRIPTION")]
     for entry in MODELS:
-        rows.append(
-            (entry.name, *_size(entry), entry.licence, entry.hardware, entry.description)
-        )
+        parts = ", ".join(part.split("/")[1] for part in entry.parts) or "included"
+        models.append((entry.name, *_size(entry), entry.hardware, parts, entry.licence, entry.description))
+    speech = [("SPEECH PART", "SIZE", "PURPOSE", "LICENCE")]
+    for hub_id, part in SPEECH_PARTS.items():
+        speech.append((hub_id, format_bytes(part.bytes), part.purpose, part.licence))
+    return f"{_aligned(models)}\n\n{_aligned(speech)}"
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def format_bytes(count: int) -> str:
+    """``20.6 GB``, ``12 MB``, ``11 kB``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.{0 if count >= 100 * size else 1}f} {unit}"
+    return f"{count / 1e3:.0f} kB"
 
 
 def _size(entry: ModelEntry) -> tuple[str, str]:
     """Parameters and bytes of the weights, as text; counted in the file where the model is bundled."""
     if entry.parameters is not None:
-        return f"{entry.parameters / 1e9:.2f} B", f"{2 * entry.parameters / 1e9:.1f} GB"
+        return f"{entry.parameters / 1e9:.2f} B", format_bytes(entry.bytes)
     files = list(entry.folder.glob("*.safetensors")) if entry.folder else []
     if not files:
         return "?", "missing"
     from vita.model.checkpoint import stored_shapes
 
     count = sum(_product(shape) for shape in stored_shapes(files).values())
-    return f"{count / 1e6:.1f} M", f"{sum(file.stat().st_size for file in files) / 1e6:.0f} MB"
+    return f"{count / 1e6:.1f} M", format_bytes(sum(file.stat().st_size for file in files))
 
 
 def _product(shape: tuple[int, ...]) -> int:

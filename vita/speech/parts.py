@@ -43,6 +43,8 @@ class SpeechInput(Protocol):
     """Longest recording it understands; None for no limit."""
     channel: Literal["mean", "first"]
     """How several channels become one before it hears them."""
+    takes_voice_prompts: bool
+    """Whether the model was trained to speak in the voice of a recording."""
 
     def hear(self, samples: np.ndarray) -> HeardAudio:
         """Mono float32 ``[n]`` in [-1, 1] -> the tokens (and rows) that stand for it."""
@@ -62,6 +64,7 @@ class NanoSpeechInput:
     sample_rate = features.SAMPLE_RATE
     max_seconds = 30.0
     channel = "mean"
+    takes_voice_prompts = False
 
     def __init__(self, model: VitaAudioForCausalLM, vocabulary: Vocabulary) -> None:
         self._model = model
