@@ -76,7 +76,7 @@ def test_finished_answer_shows_its_numbers_and_can_be_replayed(visit):
         assert re.fullmatch(r"\d+ ms", numbers[key]), (key, numbers)
     model, ear = (int(numbers[key].removesuffix(" ms")) for key in ("ttfc", "ear"))
     assert ear > model, "the ear cannot be ahead of the model"
-    assert numbers["tokens"] == "6 + 32"
+    assert numbers["tokens"] == "7 + 32"
     assert page.locator("[data-card=first]").inner_text() == numbers["ttfc"]
     assert page.locator("#latency tbody th").all_inner_texts() == ["Boost"]
     # Sound: 4 chunks of 8 tokens of 80 ms, one bar each, saved as WAV.

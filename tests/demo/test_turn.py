@@ -11,7 +11,7 @@ import pytest
 
 from tests.demo.fake_assistant import FakeAssistant, FakeHistory
 from vita.demo.response_events import EventLog, int16
-from vita.demo.turn import UNEXPECTED, Question, in_thread, stream_turn
+from vita.demo.turn import UNEXPECTED, InThread, Question, stream_turn
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_numbers_of_the_answer(fake):
     done = run(fake, "hello", "vanilla")[0][-1]
     assert done["mode"] == "vanilla"
     assert done["passes"]["mctp"] == 0
-    assert done["tokens"] == {"text": 5, "audio": 32, "control": 0}
+    assert done["tokens"] == {"text": 6, "audio": 32, "control": 0}
     assert done["rtf"] == pytest.approx(done["timings"]["total"] / 1000 / 2.56, abs=1e-3)
 
 
@@ -94,11 +94,23 @@ def test_the_model_is_not_slowed_down_by_a_slow_reader():
         yield from range(50)
         ready.set()
 
-    batches = in_thread(model)
+    batches = InThread(model)
     first = next(batches)
     assert ready.wait(5), "the model waited for its reader"
     time.sleep(0.05)
     assert first + [item for batch in batches for item in batch] == list(range(50))
+    batches.close()
+
+
+def test_the_model_starts_before_the_page_asks_for_more():
+    fake = FakeAssistant(real_time_factor=0.0)
+    turn = stream_turn(fake, Question(None, "hello", "boost"), None)
+    assert next(turn)[0] == [{"type": "response.created", "mode": "boost"}]
+    deadline = time.monotonic() + 10
+    while not fake.finished and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert fake.finished, "the model waited for the page to take the first event"
+    turn.close()
 
 
 def test_log_grows_by_appending_only_and_numbers_its_lines():

@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,11 +47,13 @@ def stream_turn(
     The history changes with the last batch of a complete answer and only then: a stopped or failed turn
     leaves the conversation as it was. Errors become an ``error`` event, never an exception.
     """
-    yield [response_events.created(question.mode)], history
     try:
-        for batch in in_thread(lambda: respond(assistant, question, history)):
-            last = batch[-1]
-            yield [describe(event) for event in batch], last.history if isinstance(last, Finished) else history
+        with closing(InThread(lambda: respond(assistant, question, history))) as batches:
+            yield [response_events.created(question.mode)], history
+            for batch in batches:
+                last = batch[-1]
+                kept = last.history if isinstance(last, Finished) else history
+                yield [describe(event) for event in batch], kept
     except VitaError as problem:
         yield [response_events.error(str(problem))], history
     except Exception:
@@ -83,52 +86,52 @@ def describe(event: Event) -> ResponseEvent:
     raise TypeError(f"not an event of an answer: {event!r}")
 
 
-def in_thread(start: Callable[[], Iterator[T]]) -> Iterator[list[T]]:
-    """Run an iterator in its own thread; yields what has come since the last time, at least one item.
+class InThread(Iterator[list[T]]):
+    """An iterator that runs ahead in a thread of its own, from now on; each step gives what has come since.
 
-    An exception of the iterator is raised here after the items before it. When this generator is closed
-    the iterator is closed too, and this returns only when its thread has ended.
+    An exception of the iterator is raised here after the items before it. ``close`` closes the iterator at
+    its next item and returns when its thread has ended; use it in every case.
     """
-    items: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
-    stopped = threading.Event()
 
-    def work() -> None:
+    def __init__(self, start: Callable[[], Iterator[T]]) -> None:
+        self._start = start
+        self._items: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._running = True
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="turn", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
         try:
-            source = start()
+            source = self._start()
             try:
                 for item in source:
-                    items.put(item)
-                    if stopped.is_set():
+                    self._items.put(item)
+                    if self._stopped.is_set():
                         break
             finally:
                 close = getattr(source, "close", None)
                 if close is not None:
                     close()
-            items.put(None)
+            self._items.put(None)
         except BaseException as problem:  # raised again where the items are read
-            items.put(problem)
+            self._items.put(problem)
 
-    worker = threading.Thread(target=work, name="turn", daemon=True)
-    worker.start()
-    try:
-        end: BaseException | None = None
-        running = True
-        while running:
-            arrived = [items.get()]
-            while not items.empty():
-                arrived.append(items.get())
-            batch: list[T] = []
-            for item in arrived:
-                if item is None:
-                    running = False
-                elif isinstance(item, BaseException):
-                    running, end = False, item
-                else:
-                    batch.append(item)
-            if batch:
-                yield batch
-        if end is not None:
-            raise end
-    finally:
-        stopped.set()
-        worker.join()
+    def __next__(self) -> list[T]:
+        batch: list[T] = []
+        while self._running and not (batch and self._items.empty()):
+            item = self._items.get()
+            if item is None or isinstance(item, BaseException):
+                self._running, self._failure = False, item
+            else:
+                batch.append(item)
+        if batch:
+            return batch
+        failure, self._failure = self._failure, None
+        raise StopIteration if failure is None else failure
+
+    def close(self) -> None:
+        """Stop the iterator and wait for its thread."""
+        self._stopped.set()
+        self._thread.join()

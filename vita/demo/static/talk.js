@@ -114,7 +114,7 @@ Vita.Talk = class {
       this.conversation.numbers(current.turn, this.latency.pairs(current.turn));
       if (event.finish_reason === "length")
         this.conversation.note(current.turn, "The answer reached the length limit.", "wait");
-      this.settle();
+      this.settle(event.audio_seconds);
     } else if (event.type === "error") {
       this.fail(event.message);
     }
@@ -146,12 +146,20 @@ Vita.Talk = class {
     }, 400);
   }
 
-  settle() {
-    if (!this.current.sounding) {
-      this.say("Ready");
-    } else {
-      this.say("Speaking…", "answering");
-    }
+  settle(audioSeconds) {
+    const { current } = this;
+    this.say(current.sounding ? "Speaking…" : "Ready", current.sounding ? "answering" : "idle");
+    // A machine without sound output never reports that the sound has ended.
+    setTimeout(() => {
+      if (this.current === current && current.sounding) this.drained(current);
+    }, audioSeconds * 1000 + 5000);
+  }
+
+  drained(current) {
+    current.sounding = false;
+    this.root.style.setProperty("--level", "0");
+    this.conversation.heard(current.turn, 0);
+    if (current.delivered) this.say("Ready");
   }
 
   // -- the player -----------------------------------------------------------------------------------------
@@ -168,10 +176,7 @@ Vita.Talk = class {
     } else if (event.type === "underrun") {
       this.latency.underrun(event.turn);
     } else if (event.type === "drained") {
-      current.sounding = false;
-      this.root.style.setProperty("--level", "0");
-      this.conversation.heard(event.turn, 0);
-      if (current.delivered) this.say("Ready");
+      this.drained(current);
     }
     const { done } = this.latency.turns.get(event.turn) || {};
     if (done && event.type !== "level") this.conversation.numbers(event.turn, this.latency.pairs(event.turn));
