@@ -43,7 +43,7 @@ VOCODER = StageConfig(
 
 # Spoken questions already belong to stage 1: at this size a stage with ten MCTP losses sees too few
 # examples to learn the world in it (the published recipe keeps them for stage 4).
-ALIGNMENT_MIX = {"ask": 0.46, "asr": 0.22, "tts": 0.14, "type": 0.08, "follow_up": 0.08, "noise": 0.02}
+ALIGNMENT_MIX = {"ask": 0.58, "asr": 0.23, "tts": 0.07, "type": 0.05, "follow_up": 0.05, "noise": 0.02}
 SPOKEN_MIX = {"ask": 0.58, "asr": 0.12, "tts": 0.12, "type": 0.08, "follow_up": 0.08, "noise": 0.02}
 
 
@@ -72,15 +72,15 @@ def language_stages(model: VitaAudioForCausalLM) -> list[StageConfig]:
     first = dict.fromkeys(mctp_prefixes(model, range(1)), 1e-3)
     every = dict.fromkeys(mctp_prefixes(model, range(MCTP_MODULES)), 1e-3)
     fine = {"": 1e-4, "model.audio_model": 5e-5} | dict.fromkeys(mctp_prefixes(model, range(MCTP_MODULES)), 1e-3)
-    speaking = {"ctc": 0.0, "share": 0.35, "batch": 16}
+    speaking = {"ctc": 0.0, "audio_share": 1.0, "share": 0.35, "batch": 16}
     return [
         StageConfig(
             "stage1_alignment",
-            3000,
+            3500,
             main,
             seed=1,
             save_every=100,
-            options={"batch": 16, "mix": ALIGNMENT_MIX, "ctc": 0.5, "levels": 0, "share": 1.0},
+            options={"batch": 16, "mix": ALIGNMENT_MIX, "ctc": 0.5, "audio_share": 0.4, "levels": 0, "share": 1.0},
         ),
         StageConfig(
             "stage2_first_mctp", 200, first, seed=2, save_every=100, options=speaking | {"mix": SPOKEN_MIX, "levels": 1}
@@ -99,7 +99,14 @@ def language_stages(model: VitaAudioForCausalLM) -> list[StageConfig]:
             fine,
             seed=4,
             save_every=50,
-            options={"batch": 16, "mix": SPOKEN_MIX, "ctc": 0.1, "levels": MCTP_MODULES, "share": 0.5},
+            options={
+                "batch": 16,
+                "mix": SPOKEN_MIX,
+                "ctc": 0.1,
+                "audio_share": 1.0,
+                "levels": MCTP_MODULES,
+                "share": 0.5,
+            },
         ),
     ]
 

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from vita.prompts import History, PromptBuilder, Turn
 from vita.speech.parts import HeardAudio
@@ -87,6 +88,10 @@ class SampleMaker:
         self.same_kind: dict[str, list[world.Fact]] = {}
         for fact in self.facts.values():
             self.same_kind.setdefault(fact.kind, []).append(fact)
+        self.questions = corpus.by_role["question"]
+        self.question_weights = list(
+            accumulate(KIND_WEIGHTS.get(self.facts[corpus.utterances[i].fact].kind, 1.0) for i in self.questions)
+        )
         self.readable = [s for s in spoken_answers if s != NOT_UNDERSTOOD]
         self.transcribable = [i for role, found in corpus.by_role.items() for i in found if role != "follow_up"]
 
@@ -109,9 +114,8 @@ class SampleMaker:
 
     def _history(self, kind: str | None, rng: random.Random) -> tuple[History, world.Fact | None]:
         """A remembered turn, heard or typed; about ``kind`` if given."""
-        questions = self.corpus.by_role["question"]
         for _ in range(20):
-            index = rng.choice(questions)
+            index = rng.choice(self.questions)
             fact = self.facts[self.corpus.utterances[index].fact]
             if kind is None or fact.kind == kind:
                 user = self._placeholder(index) if rng.random() < 0.6 else self.corpus.utterances[index].text
@@ -120,7 +124,7 @@ class SampleMaker:
         return History((Turn(rng.choice(world.questions(fact, "train")).text, world.answer_sentence(fact)),)), fact
 
     def ask(self, rng: random.Random) -> Sample:
-        index = rng.choice(self.corpus.by_role["question"])
+        index = rng.choices(self.questions, cum_weights=self.question_weights)[0]
         history = self._history(None, rng)[0] if rng.random() < 0.08 else History()
         fact = self.facts[self.corpus.utterances[index].fact]
         prompt = self.prompts.conversation(self._placeholder(index), history)
@@ -164,5 +168,7 @@ class SampleMaker:
         return self._sample(self.prompts.conversation(marker, History()).ids, self._answer(NOT_UNDERSTOOD))
 
 
+KIND_WEIGHTS = {"sum": 0.35, "difference": 0.35}
+"""Two fifths of all facts are sums and differences, and they are learned first: the rest gets more turns."""
 NOISE_BASE = 1 << 30
 """Corpus indices from here on stand for synthetic noise with that seed."""

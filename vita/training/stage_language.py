@@ -53,8 +53,13 @@ def hear(maker: SampleMaker, index: int, generator: np.random.Generator) -> tupl
     return log_mel(torch.from_numpy(np.clip(x, -1, 1).astype(np.float32))), ""
 
 
-def collate(samples: list[Sample], maker: SampleMaker, generator: np.random.Generator) -> Batch:
-    """Hear every recording and put as many placeholders as it has rows."""
+def collate(
+    samples: list[Sample], maker: SampleMaker, generator: np.random.Generator, audio_share: float = 1.0
+) -> Batch:
+    """Hear every recording and put as many placeholders as it has rows.
+
+    ``audio_share`` of the audio tokens are learned: the fewer, the more the words count in the mean loss.
+    """
     heard = [hear(maker, index, generator) for sample in samples for index in sample.heard]
     rows = iter([-(-len(features) // 8) for features, _ in heard])
     context = maker.vocabulary.context_of_audio
@@ -71,6 +76,11 @@ def collate(samples: list[Sample], maker: SampleMaker, generator: np.random.Gene
     for i, (row, start) in enumerate(zip(ids, starts, strict=True)):
         padded[i, : len(row)] = torch.tensor(row)
         labels[i, start : len(row)] = padded[i, start : len(row)]
+    if audio_share < 1:
+        audio = (labels >= maker.vocabulary.first_audio_id) & (
+            labels < maker.vocabulary.first_audio_id + maker.vocabulary.audio_count
+        )
+        labels[audio & torch.from_numpy(generator.random(labels.shape) >= audio_share)] = IGNORED
     features, lengths = pad_features([f for f, _ in heard]) if heard else (None, None)
     return Batch(padded, labels, features, lengths, [text for _, text in heard])
 
@@ -94,8 +104,8 @@ def train_language(model: VitaAudioForCausalLM, maker: SampleMaker, config: Stag
     """Run or resume a stage.
 
     ``config.options``: ``batch`` samples per step, ``mix`` of tasks, ``ctc`` weight of the encoder's loss beside
-    the language losses, ``levels`` of MCTP trained, ``share`` of rows scored per level. The main loss counts where
-    the learning rates leave the head free.
+    the language losses, ``audio_share`` of audio tokens learned, ``levels`` of MCTP trained, ``share`` of rows
+    scored per level. The main loss counts where the learning rates leave the head free.
     """
     options = config.options
     context = maker.vocabulary.context_of_audio
@@ -106,7 +116,7 @@ def train_language(model: VitaAudioForCausalLM, maker: SampleMaker, config: Stag
             (maker.draw(options["mix"], rng) for _ in range(options["batch"] * 4)), key=lambda s: _length(s, maker)
         )
         start = rng.randrange(4) * options["batch"]
-        batch = collate(pool[start : start + options["batch"]], maker, generator)
+        batch = collate(pool[start : start + options["batch"]], maker, generator, options["audio_share"])
         positions = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
         embeds, ctc = embed(model, batch, context)
         found = training_losses(
