@@ -27,7 +27,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def say(self, topic: str, text: str) -> None:
-        self.lines.append(f"{topic + ':':<11}{text}")
+        self.lines.append(f"{topic + ':':<10} {text}")
 
     def text(self) -> str:
         verdict = [f"problem:   {problem}" for problem in self.problems] or ["result:    everything fits"]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.golden_decoder import golden_decoder
 from tests.parity.conftest import golden_set
 from tests.parity.golden import GoldenSet, assert_close
-from vita.speech.flow_decoder import FlowConfig, FlowDecoder
+from vita.speech.flow_decoder import FlowDecoder
 from vita.speech.glm4voice_tokenizer import Glm4VoiceTokenizer
-from vita.speech.hift import HiFT, HiFTConfig, SourceNoise, fuse_weight_norm
-from vita.weights import load_strictly, read_weights
+from vita.speech.hift import HiFT, SourceNoise
 
 ATOL, WAVE_ATOL = 5e-4, 1e-3
 REFERENCE_SEED = 42
@@ -41,11 +41,11 @@ class RecordedSpeech:
 
     @property
     def flow(self) -> FlowDecoder:
-        return _decoder(self._decoder)[0]
+        return golden_decoder(self._decoder)[0]
 
     @property
     def hift(self) -> HiFT:
-        return _decoder(self._decoder)[1]
+        return golden_decoder(self._decoder)[1]
 
     def of(self, prefix: str) -> dict[str, Tensor]:
         """Tensors under a prefix, without it."""
@@ -65,17 +65,6 @@ def _partner(golden: GoldenSet, stem: str, kind: str) -> Path:
 @cache
 def _tokenizer(folder: Path) -> Glm4VoiceTokenizer:
     return Glm4VoiceTokenizer.from_pretrained(folder)
-
-
-@cache
-def _decoder(folder: Path) -> tuple[FlowDecoder, HiFT]:
-    config = GoldenSet(folder).json("config.json")
-    hift_config = HiFTConfig.from_dict(config["hift"])
-    flow = FlowDecoder(FlowConfig.from_dict(config["flow"]), hift_config.sampling_rate, hift_config.hop)
-    hift = HiFT(hift_config)
-    load_strictly(flow, read_weights(folder / "flow.safetensors"), folder / "flow.safetensors")
-    load_strictly(hift, fuse_weight_norm(read_weights(folder / "hift.safetensors")), folder / "hift.safetensors")
-    return flow.eval(), hift.eval()
 
 
 @cache
