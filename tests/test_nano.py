@@ -1,0 +1,78 @@
+"""The embedded model as it is shipped: complete, small, and as quick to its first sound as promised."""
+
+from __future__ import annotations
+
+from time import process_time
+
+import numpy as np
+import pytest
+
+from vita import AudioChunk, Finished
+from vita.registry import BUNDLED
+from vita.speech.audio_io import load
+
+FOLDER = BUNDLED / "nano"
+QUESTIONS = {
+    "What is the capital of Germany?": "Berlin",
+    "What is the opposite of hot?": "cold",
+    "How many days does a week have?": "seven",
+}
+
+
+def test_the_folder_is_complete_and_small():
+    names = {path.name for path in FOLDER.iterdir()}
+    assert names >= {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "codec.json", "codec.safetensors", "README.md",
+    }  # fmt: skip
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 64 * 2**20
+
+
+def test_shape_of_the_model(nano):
+    model, vocabulary = nano._checkpoint.model, nano._checkpoint.vocabulary
+    assert model.num_mctp == 10
+    assert vocabulary.audio_count == 4096
+    assert nano.sample_rate == 16_000
+    assert nano._checkpoint.speech.vocoder.samples_per_token == 1280
+    assert nano._checkpoint.speech.vocoder.look_ahead_tokens <= 1
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_it_knows_what_it_was_taught(nano, question):
+    for event in nano.respond(text=question, mode="vanilla"):
+        if isinstance(event, Finished):
+            assert QUESTIONS[question].lower() in event.text.lower()
+            assert event.finish_reason == "eos"
+            assert 0.5 < event.audio_seconds < 15
+
+
+@pytest.mark.parametrize("mode", ["boost", "turbo"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_sound_comes_before_the_second_main_forward(nano, question, mode):
+    for event in nano.respond(text=question, mode=mode):
+        if isinstance(event, AudioChunk):
+            assert event.main_passes == 1
+            return
+    pytest.fail("no sound at all")
+
+
+def test_it_reads_aloud_and_hears_itself(nano):
+    speech = nano.speak("The capital of Germany is Berlin.", mode="vanilla")
+    assert 1.0 < speech.audio_seconds < 6.0
+    assert 0.02 < np.sqrt(np.mean(speech.samples**2)) < 0.5
+    heard = nano.transcribe((speech.samples, speech.sample_rate))
+    assert "berlin" in heard.text.lower()
+
+
+def test_a_spoken_answer_is_made_faster_than_it_is_heard(nano):
+    nano.warm_up()
+    began = process_time()  # processor time: what else runs on the machine does not count
+    speech = nano.speak("The capital of Germany is Berlin.", mode="boost")
+    assert process_time() - began < speech.audio_seconds
+
+
+def test_music_and_noise_get_an_answer(nano, tone):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
+    for samples in (load((tone, 16_000)), noise):
+        *_, last = nano.respond(audio=(samples, 16_000), mode="turbo")
+        assert isinstance(last, Finished)
