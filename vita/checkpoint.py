@@ -20,6 +20,7 @@ from vita.model.causal_lm import VitaAudioForCausalLM
 from vita.model.placement import DeviceMap
 from vita.prompts import persona
 from vita.registry import PLUS_TYPE, TOKEN_TYPE, family_of, find, locate, read_json
+from vita.speech.codecs import REFUSED
 from vita.speech.parts import NanoSpeechInput, SpeechParts
 from vita.vocabulary import Vocabulary
 
@@ -83,6 +84,8 @@ def _require_opener(family: str, name: str | os.PathLike) -> Opener:
     opener = OPENERS.get(family)
     if opener is not None:
         return opener
+    if family in REFUSED:
+        raise CheckpointError(f"'{name}' speaks with the codec '{family}'. {REFUSED[family]}")
     raise CheckpointError(
         f"'{name}' is a checkpoint of the unknown kind '{family}': this version opens {', '.join(OPENERS)}"
     )
