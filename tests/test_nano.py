@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from time import process_time
 
 import numpy as np
@@ -76,3 +78,10 @@ def test_music_and_noise_get_an_answer(nano, tone):
     for samples in (load((tone, 16_000)), noise):
         *_, last = nano.respond(audio=(samples, 16_000), mode="turbo")
         assert isinstance(last, Finished)
+
+
+def test_the_readmes_example_runs(capsys):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    example = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "from_pretrained" in code)
+    exec(compile(example, "README.md", "exec"), {})
+    assert "ttfc" in capsys.readouterr().out

@@ -3,7 +3,7 @@
     from vita import VitaAudio
     assistant = VitaAudio.from_pretrained("nano")
     for event in assistant.respond(audio=(samples, sample_rate), mode="boost"):
-        ...
+        print(event)
 
 Names are imported when they are first used, so that ``import vita.errors`` does not load torch.
 """
