@@ -91,6 +91,7 @@ Vita.TurnAudio = class {
       const decoded = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(bytes);
       const samples = decoded.getChannelData(0).subarray(0, 16000 * 120);
       this.append(Int16Array.from(samples, (v) => Math.max(-1, Math.min(1, v)) * 32767), 16000, []);
+      if (this.pending.length) this.addBar();
       this.time.textContent = Vita.clock(decoded.duration);
     } catch {
       this.root.classList.add("v-undecodable"); // a broken upload: the server says what is wrong with it
@@ -143,6 +144,7 @@ Vita.TurnAudio = class {
   // Marks what has been heard so far, live or in a replay.
   show(seconds) {
     const heard = Math.floor(seconds / Vita.TOKEN_SECONDS);
+    this.root.classList.toggle("v-live", seconds > 0);
     [...this.bars.children].forEach((bar, index) => bar.classList.toggle("v-heard", index < heard));
   }
 
