@@ -1,4 +1,4 @@
-"""nano's ears: log-mel frames -> 25 Hz hidden states with a CTC head -> 12.5 Hz rows for the backbone.
+"""nano's ears: log-mel frames -> 25 Hz hidden states, letters at 50 Hz (CTC) -> 12.5 Hz rows for the backbone.
 
 The encoder is block-causal: a frame attends to its own block and a bounded number of earlier ones,
 and every convolution looks only back. Finished blocks therefore never change while a user goes on
@@ -18,6 +18,8 @@ CTC_ALPHABET = "_ abcdefghijklmnopqrstuvwxyz'"
 """Character classes of the CTC head; index 0 is the blank."""
 SUBSAMPLING = 4
 """Mel frames (10 ms) per encoder frame (40 ms)."""
+LETTERS_PER_FRAME = 2
+"""CTC steps per encoder frame: fast speech has 24 letters a second, which 25 steps could hardly hold."""
 SILENCE = (-11.512925464970229 + 4.0) / 4.0
 """A feature frame of digital silence: log(1e-5) after the fixed normalisation of ``log_mel``."""
 
@@ -86,7 +88,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class NanoAudioEncoder(nn.Module):
-    """Log-mel ``[B, T, 80]`` at 100 Hz -> hidden states and character log-probabilities at 25 Hz."""
+    """Log-mel ``[B, T, 80]`` at 100 Hz -> hidden states at 25 Hz and character log-probabilities at 50 Hz."""
 
     def __init__(self, **shape) -> None:
         super().__init__()
@@ -97,7 +99,7 @@ class NanoAudioEncoder(nn.Module):
         self.conv2 = CausalConv(d, d, 6, 2)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(d)
-        self.ctc = nn.Linear(d, len(CTC_ALPHABET))
+        self.ctc = nn.Linear(d, LETTERS_PER_FRAME * len(CTC_ALPHABET))
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode a batch padded on the right.
@@ -106,7 +108,7 @@ class NanoAudioEncoder(nn.Module):
             features: ``[B, T, 80]`` from :func:`vita.speech.features.log_mel`.
             lengths: ``[B]`` valid mel frames of each.
         Returns:
-            hidden ``[B, F, d]``, character log-probabilities ``[B, F, 29]``, valid frames ``[B]``;
+            hidden ``[B, F, d]``, character log-probabilities ``[B, 2 F, 29]``, valid frames ``[B]``;
             ``F`` is even (two frames make one row of the backbone).
         """
         frames = 2 * SUBSAMPLING  # one 80 ms row
@@ -122,7 +124,8 @@ class NanoAudioEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, mask, cos, sin)
         x = self.norm(x)
-        return x, F.log_softmax(self.ctc(x).float(), dim=-1), valid
+        letters = self.ctc(x).float().unflatten(-1, (LETTERS_PER_FRAME, len(CTC_ALPHABET))).flatten(1, 2)
+        return x, F.log_softmax(letters, dim=-1), valid
 
     def _mask(self, frames: int, valid: Tensor) -> Tensor:
         block = torch.arange(frames, device=valid.device) // self.config.block_frames
@@ -145,20 +148,20 @@ class NanoAudioAdapter(nn.Module):
 
     def __init__(self, encoder_size: int, model_size: int) -> None:
         super().__init__()
-        width = 2 * (encoder_size + len(CTC_ALPHABET))
+        width = 2 * (encoder_size + LETTERS_PER_FRAME * len(CTC_ALPHABET))
         self.norm = nn.LayerNorm(width)
         self.fc1, self.fc2 = nn.Linear(width, model_size), nn.Linear(model_size, model_size)
 
     def forward(self, hidden: Tensor, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden ``[B, F, d]``, log_probs ``[B, F, 29]``, lengths ``[B]`` ->
+        """hidden ``[B, F, d]``, log_probs ``[B, 2 F, 29]``, lengths ``[B]`` ->
         rows ``[B, F/2, D]``, row lengths ``[B]``."""
         heard = log_probs.exp().to(hidden.dtype) * 4.0  # about the scale of the normalised hidden states
-        x = torch.cat((hidden, heard), dim=-1)
+        x = torch.cat((hidden, heard.unflatten(1, (-1, LETTERS_PER_FRAME)).flatten(2)), dim=-1)
         x = x.reshape(x.shape[0], x.shape[1] // 2, -1)
         return self.fc2(F.gelu(self.fc1(self.norm(x)))), lengths // 2
 
 
 def ctc_text(log_probs: Tensor) -> str:
-    """Greedy reading of character log-probabilities ``[F, 29]``: repeats merged, blanks dropped."""
+    """Greedy reading of character log-probabilities ``[n, 29]``: repeats merged, blanks dropped."""
     best = torch.unique_consecutive(log_probs.argmax(dim=-1)).tolist()
     return "".join(CTC_ALPHABET[i] for i in best if i).strip()

@@ -43,16 +43,16 @@ def noise(length: int, rng: np.random.Generator) -> np.ndarray:
 def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """int16 ``[n]`` -> float32 ``[m]`` in [-1, 1]: a new recording of the same sentence."""
     x = samples.astype(np.float64) / 32768
-    if rng.random() < 0.5:
-        x = change_speed(x, rng.uniform(0.88, 1.15))
+    if rng.random() < 0.4:
+        x = change_speed(x, rng.uniform(0.9, 1.1))
     before, after = (int(SAMPLE_RATE * rng.uniform(0, 0.3)) for _ in range(2))
     x = np.pad(x, (before, after))
     size = 1 << (len(x) + SAMPLE_RATE // 4 - 1).bit_length()  # room for the reverberation, no wrap-around
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         x = np.fft.irfft(np.fft.rfft(x, size) * random_room_and_microphone(size // 2 + 1, rng), size)[: len(x)]
     peak = np.abs(x).max() + 1e-9
     x = x / peak * 10 ** rng.uniform(-1.3, 0.0)
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         power = np.sqrt(np.mean(x**2))
         x = x + noise(len(x), rng) * power * 10 ** (-rng.uniform(10, 45) / 20)
     if rng.random() < 0.03:  # a recorder set too loud
@@ -63,7 +63,7 @@ def augment(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def mask_features(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """SpecAugment (arXiv 1904.08779) on ``[T, 80]``: one band and sometimes a short moment fall silent."""
     out = features.copy()
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         width = rng.integers(1, 10)
         start = rng.integers(0, out.shape[1] - width)
         out[:, start : start + width] = out.mean()

@@ -76,7 +76,7 @@ def language_stages(model: VitaAudioForCausalLM) -> list[StageConfig]:
     return [
         StageConfig(
             "stage1_alignment",
-            3500,
+            3200,
             main,
             seed=1,
             save_every=100,

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vita.model.nano_audio_encoder import NanoAudioEncoder, ctc_text
+from vita.model.nano_audio_encoder import LETTERS_PER_FRAME, NanoAudioEncoder, ctc_text
 from vita.training.feed import SpokenCorpus, characters, ctc_targets, draw_batch, pad_features, step_rngs
 from vita.training.loop import StageConfig, train_stage
 
 
 def ctc_loss(log_probs: Tensor, valid: Tensor, texts: list[str]) -> Tensor:
-    """Mean CTC loss per character; ``log_probs [B, F, C]``, ``valid [B]`` frames."""
+    """Mean CTC loss per character; ``log_probs [B, 2 F, C]``, ``valid [B]`` encoder frames."""
     targets, lengths = ctc_targets(texts)
-    return F.ctc_loss(log_probs.transpose(0, 1), targets, valid, lengths, reduction="mean", zero_infinity=True)
+    return F.ctc_loss(
+        log_probs.transpose(0, 1), targets, LETTERS_PER_FRAME * valid, lengths, reduction="mean", zero_infinity=True
+    )
 
 
 def train_encoder(encoder: NanoAudioEncoder, corpus: SpokenCorpus, config: StageConfig, folder: Path) -> None:
