@@ -43,7 +43,7 @@ VOCODER = StageConfig(
 
 # Spoken questions already belong to stage 1: at this size a stage with ten MCTP losses sees too few
 # examples to learn the world in it (the published recipe keeps them for stage 4).
-ALIGNMENT_MIX = {"ask": 0.58, "asr": 0.23, "tts": 0.07, "type": 0.05, "follow_up": 0.05, "noise": 0.02}
+ALIGNMENT_MIX = {"ask": 0.60, "asr": 0.25, "tts": 0.06, "type": 0.04, "follow_up": 0.04, "noise": 0.01}
 SPOKEN_MIX = {"ask": 0.58, "asr": 0.12, "tts": 0.12, "type": 0.08, "follow_up": 0.08, "noise": 0.02}
 
 
