@@ -279,6 +279,18 @@ def test_broken_files_are_named(copies, case, capsys):
     assert "problem:" in capsys.readouterr().out
 
 
+def test_deep_check_compares_the_original_encoder_too(copies, capsys):
+    path = copies[SENSEVOICE] / "model.pt"
+    weights = torch.load(path, weights_only=True)
+    torch.save({"state_dict": weights}, path)
+    assert main(["check", str(copies[PLUS]), "--deep", "--device", "cpu"]) == 0
+    assert "model.pt:  fits" in capsys.readouterr().out
+    del weights["encoder.tp_norm.bias"]
+    torch.save(weights, path)
+    assert main(["check", str(copies[PLUS]), "--deep", "--device", "cpu"]) == 2
+    assert "encoder.tp_norm.bias" in capsys.readouterr().err
+
+
 def test_code_in_a_pickle_is_refused(copies):
     from tests.test_weights import Bomb
 

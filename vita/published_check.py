@@ -25,7 +25,9 @@ from vita.speech.glm4voice_tokenizer import Glm4VoiceTokenizer
 from vita.speech.glm4voice_vocoder import Glm4VoiceVocoder
 from vita.speech.sensevoice_frontend import read_mvn
 from vita.vocabulary import Vocabulary
+from vita.weights import key_difference, read_weights
 
+SENSEVOICE_WEIGHTS = "model.pt"
 Finding = tuple[str, str | None]
 """What was looked at, and what is wrong with it."""
 
@@ -45,6 +47,10 @@ def compare_parts(folder: Path, deep: bool) -> Iterator[Finding]:
     if plus:
         included = (folder / MVN_FILE).is_file()
         yield from _part(SENSEVOICE, folder, deep, lambda path: read_mvn(path / MVN_FILE), included)
+        original = hub.folder_beside(SENSEVOICE, folder)
+        if deep and original is not None and (original / SENSEVOICE_WEIGHTS).is_file():
+            path = original / SENSEVOICE_WEIGHTS
+            yield from _finding(SENSEVOICE_WEIGHTS, lambda: _same_encoder(folder, path))
     else:
         yield from _part(
             GLM_TOKENIZER, folder, deep,
@@ -93,6 +99,14 @@ def _codes_fit(folder: Path, codes: int, source: Path) -> None:
 def _weights_fit(folder: Path) -> None:
     model = build_on_meta(folder)
     check_fit(model._stored_tensors(), weight_files(folder), type(model).__name__, model._is_unused)
+
+
+def _same_encoder(folder: Path, path: Path) -> None:
+    """SenseVoice's own weights have the shapes of those in the model, where they stand under one more name."""
+    expected = build_on_meta(folder).model.audio_model.state_dict()
+    problem = key_difference(expected, {f"model.{key}": tensor for key, tensor in read_weights(path).items()})
+    if problem:
+        raise CheckpointError(f"{path} is not the encoder of {folder}: {problem}")
 
 
 def _weights_readable(file: Path) -> None:

@@ -166,6 +166,7 @@ class Glm4VoiceTokenizerStream:
     def __init__(self, tokenizer: Glm4VoiceTokenizer) -> None:
         self.tokenizer = tokenizer
         self._block = tokenizer.encoder.mel_frames_per_block
+        self._first_segment = True
         self._begin_segment(torch.zeros(0))
 
     def _begin_segment(self, samples: Tensor) -> None:
@@ -184,6 +185,7 @@ class Glm4VoiceTokenizerStream:
             rest = self._samples[limit:]
             self._samples = self._samples[:limit]
             codes += self._finish_segment()
+            self._first_segment = False
             self._begin_segment(rest)
         while self._block and self._samples.shape[0] >= self._needed(self._frames + self._block):
             codes += self._encode_block(self._frames + self._block, at_end=False)
@@ -193,13 +195,18 @@ class Glm4VoiceTokenizerStream:
     def finish(self) -> list[int]:
         """The codes of what is left; the stream starts afresh afterwards."""
         codes = self._finish_segment()
+        self._first_segment = True
         self._begin_segment(torch.zeros(0))
         return codes
 
+    @property
+    def _half(self) -> int:
+        """Samples of half a window."""
+        return self.tokenizer.features.n_fft // 2
+
     def _needed(self, frames: int) -> int:
         """Samples after which ``frames`` mel frames are known for certain."""
-        features = self.tokenizer.features
-        return (frames - 1) * features.hop + features.n_fft // 2
+        return (frames - 1) * self.tokenizer.features.hop + self._half
 
     def _finish_segment(self) -> list[int]:
         codes: list[int] = []
@@ -209,19 +216,20 @@ class Glm4VoiceTokenizerStream:
             return codes
         valid = -(-count // hop)
         total = -(-valid // per_code) * per_code
-        self._samples = F.pad(self._samples, (0, total * hop - count))
+        # Encoded at once, a short last segment is followed by silence up to the length of the full ones before it.
+        silence = 0 if self._first_segment or count == self.tokenizer.segment_samples else self._half
+        self._samples = F.pad(self._samples, (0, total * hop - count + silence))
         while self._frames < total:
             end = min(self._frames + self._block, total) if self._block else total
             codes += self._encode_block(end, at_end=end == total, valid=valid)
         return codes
 
     def _encode_block(self, end: int, at_end: bool, valid: int | None = None) -> list[int]:
-        features = self.tokenizer.features
-        half = features.n_fft // 2
-        start = self._frames
-        first = max(start * features.hop - half, 0)
-        last = end * features.hop if at_end else self._needed(end)
-        window = features.extend(self._samples[None, first:last], left=start == 0, right=at_end)
+        features, start = self.tokenizer.features, self._frames
+        first = max(start * features.hop - self._half, 0)
+        last = self._samples.shape[0] if at_end else self._needed(end)
+        mirrored = at_end and last == end * features.hop
+        window = features.extend(self._samples[None, first:last], left=start == 0, right=mirrored)
         log_power = features.log_power(window)[..., : end - start]
         self._peak = torch.maximum(self._peak, log_power.max())
         mel = features.normalize(log_power, self._peak)
