@@ -94,7 +94,8 @@ def test_weights_of_a_whole_whisper_model_are_understood(tokenizer, speech, tmp_
     folder = Path(shutil.copytree(FIXTURE, tmp_path / "whole"))
     weights = {f"model.encoder.{key}": tensor for key, tensor in load_file(folder / "model.safetensors").items()}
     layers = tokenizer.encoder.config.num_layers
-    others = (f"model.encoder.layers.{layers}.fc1.bias", "model.encoder.layer_norm.bias", "model.decoder.x", "proj_out.w")
+    others = [f"model.encoder.layers.{layers}.fc1.bias", "model.encoder.layer_norm.bias"]
+    others += ["model.decoder.layer_norm.bias", "proj_out.weight"]
     weights |= {key: torch.ones(3) for key in others}
     save_file(weights, folder / "model.safetensors")
     again = Glm4VoiceTokenizer.from_pretrained(folder)
