@@ -73,6 +73,8 @@ def _model_options(parser: argparse.ArgumentParser, mode: str) -> None:
         "--mode", default=mode, help=f"vanilla, balance, boost, turbo or a list such as 1,4,2,8 (default: {mode})"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the GPU if there is one)")
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: as the model needs)")
+    parser.add_argument("--device-map", help="auto: spread the language model over all GPUs")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
@@ -140,7 +142,9 @@ def _open(options: argparse.Namespace) -> VitaAudio:
     from vita.device import limit_threads
 
     limit_threads()
-    return VitaAudio.from_pretrained(options.model, device=options.device)
+    return VitaAudio.from_pretrained(
+        options.model, device=options.device, dtype=options.dtype, device_map=options.device_map
+    )
 
 
 def _save(path: str, samples: object, sample_rate: int) -> None:

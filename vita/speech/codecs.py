@@ -23,7 +23,7 @@ REFUSED: dict[str, str] = {
     ),
     "sensevoice_sparktts": (
         "Spark-TTS BiCodec tokens are not supported: no published VITA-Audio model uses them. Missing are the BiCodec "
-        "decoder with its speaker tokens and, to encode, its wav2vec2 front end; its weights allow no commercial use"
+        "decoder with its speaker tokens and, to encode, its wav2vec2 front end"
     ),
 }
 """Type -> what is missing."""

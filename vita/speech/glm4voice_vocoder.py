@@ -9,6 +9,9 @@ mel frame, so a stream and an offline run start from the same noise. A stream
   tokens, and the two versions are cross-faded,
 - continues the harmonic source of the vocoder in phase and cross-fades the waveform where pushes meet,
 - costs the same per push however long the utterance: prompt and context are bounded.
+
+What a stream cannot do is equal the offline result to the bit: offline, the flow decoder sees later tokens
+too. From the mel on, both are the same (``tests/test_glm4voice_stream.py`` states the tolerances).
 """
 
 from __future__ import annotations
