@@ -29,8 +29,8 @@ def check_vocoder(model: str, suite_name: str, limit: int | None = None) -> dict
     items = [item for item in suite.items if item.reference_audio is not None][:limit]
     if not items:
         raise EvalError(f"suite {suite.name} ships no reference speech: use --suite nano")
-    folder = locate(model)
-    tokenizer, vocoder = NanoSpeechTokenizer.from_pretrained(folder), NanoVocoder.from_pretrained(folder)
+    vocoder = NanoVocoder.from_pretrained(locate(model))
+    tokenizer = NanoSpeechTokenizer(vocoder.decoder.codebook.detach())
     judge = open_judge(suite.judge, suite.folder)
     metric = METRICS["wer[whisper-en]"]
     scores: dict[str, list[dict[str, float]]] = {"original": [], "resynthesised": []}

@@ -9,12 +9,12 @@ suite needs none of them. Everything is drawn from one seed.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import random
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -93,21 +93,27 @@ def say(text: str, voice: Voice) -> np.ndarray:
     program = shutil.which("text2wave")
     if program is None:
         raise EvalError("festival was not found: apt-get install festival festvox-kdlpc16k festvox-kallpc16k")
-    done = subprocess.run([program, "-eval", f"(voice_{voice.name})"], input=text.encode(), capture_output=True,
-                          check=True)
-    samples, rate = soundfile.read(io.BytesIO(done.stdout), dtype="int16")
+    with tempfile.TemporaryDirectory() as folder:
+        spoken = Path(folder) / "spoken.wav"
+        subprocess.run([program, "-eval", f"(voice_{voice.name})", "-o", str(spoken)], input=text.encode(), check=True)
+        samples, rate = soundfile.read(spoken, dtype="int16")
     wave = resample(torch.from_numpy(samples.astype(np.float32)), rate, SAMPLE_RATE).numpy()
     return trim_silence(wave.clip(-32768, 32767).astype(np.int16))
 
 
-def write_audio(path: Path, samples: np.ndarray, rng: random.Random) -> None:
+def write_audio(path: Path, samples: np.ndarray) -> None:
     """FLAC at half of full scale, with 0.1-0.3 s of near-silence on both sides, as a recording has."""
+    rng = random.Random(f"{SEED} {path.name}")
+    if not len(samples):
+        raise EvalError(f"nothing was synthesised for {path.name}: check that the voice is installed")
     level = samples.astype(np.float64) * (0.5 / max(1, np.abs(samples.astype(np.int32)).max()))
     before, after = (int(rng.uniform(0.1, 0.3) * SAMPLE_RATE) for _ in range(2))
     wave = np.concatenate([np.zeros(before), level, np.zeros(after)])
     wave += np.random.default_rng(rng.getrandbits(32)).normal(0, 2e-4, len(wave))
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    partial = path.with_suffix(".part")
+    soundfile.write(partial, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    partial.replace(path)
 
 
 def accepted_answers(fact: world.Fact) -> list[str]:
@@ -169,9 +175,8 @@ def _voice_fields(voice: Voice) -> dict:
 class Builder:
     """Collects items and speaks their audio."""
 
-    def __init__(self, out: Path, rng: random.Random) -> None:
+    def __init__(self, out: Path) -> None:
         self.out = out
-        self.rng = rng
         self.items: list[dict] = []
 
     def _id(self, task: str, fact: world.Fact, suffix: str = "") -> str:
@@ -179,11 +184,16 @@ class Builder:
         taken = sum(item["id"] == stem or item["id"].startswith(f"{stem}--") for item in self.items)
         return f"{stem}--{taken + 1}" if taken else stem
 
+    def _say(self, name: str, text: str, voice: Voice) -> None:
+        """Speak unless an interrupted build already did."""
+        if not (self.out / name).exists():
+            write_audio(self.out / name, say(text, voice))
+
     def heard(self, task: str, fact: world.Fact, text: str, subset: str, voice: Voice, **fields: object) -> None:
         """An item with audio."""
         item_id = self._id(task, fact, " festival" if subset == UNSEEN_ENGINE else "")
         audio = f"audio/{item_id}.flac"
-        write_audio(self.out / audio, say(text, voice), self.rng)
+        self._say(audio, text, voice)
         self.items.append({"id": item_id, "task": task, "text": text, "audio": audio, "cluster": fact.key,
                            "subset": subset, **fields, **_voice_fields(voice)})
 
@@ -191,17 +201,18 @@ class Builder:
         """An item to be read aloud, with the reference voice's reading."""
         item_id = self._id("tts", fact)
         reference = f"audio/{item_id}.reference.flac"
-        write_audio(self.out / reference, say(text, CANONICAL), self.rng)
+        self._say(reference, text, CANONICAL)
         self.items.append({"id": item_id, "task": "tts", "text": text, "reference_audio": reference,
                            "cluster": fact.key, **fields, **_voice_fields(CANONICAL)})
 
 
 def build(out: Path) -> None:
-    """Write suite.json, items.jsonl, judge.gram and the audio into ``out``; judge.dict must be there."""
+    """Write suite.json, items.jsonl, judge.gram and the audio into ``out``; judge.dict must be there.
+
+    Audio that is already there is kept: to build with another seed, begin with an empty folder.
+    """
     rng = random.Random(SEED)
-    builder = Builder(out, rng)
-    for old in (out / "audio").glob("*.flac"):
-        old.unlink()
+    builder = Builder(out)
 
     def question(task: str, subset: str, draw: Callable[[random.Random], Voice], asked: world.Question) -> None:
         fields: dict[str, object] = {"role": "question", "phrasing": asked.phrasing}
