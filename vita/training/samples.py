@@ -20,6 +20,7 @@ from vita.vocabulary import Vocabulary
 
 TEXT_CHUNKS, AUDIO_CHUNKS = (1, 4), (8, 8)
 """Boost's interleaving: first chunk, then all others (paper, section 3; the last chunk takes what is left)."""
+WRITTEN_SYSTEM = "Respond in text."
 NOT_UNDERSTOOD = "Sorry, I did not understand that."
 NUMBER_WORDS = [
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -76,7 +77,7 @@ def typed(text: str, rng: random.Random) -> str:
 
 
 class SampleMaker:
-    """Draws samples; the tasks are the methods ``ask``, ``follow_up``, ``type``, ``asr``, ``tts`` and ``noise``."""
+    """Draws samples; a task is a method: ``ask``, ``follow_up``, ``type`` and their ``_written`` forms, ``asr`` ..."""
 
     def __init__(
         self, vocabulary: Vocabulary, system: str, corpus: SpokenCorpus, spoken_answers: dict[str, list[int]]
@@ -84,6 +85,7 @@ class SampleMaker:
         """``spoken_answers``: sentence -> audio token indices in nano's own voice."""
         self.vocabulary, self.corpus, self.spoken = vocabulary, corpus, spoken_answers
         self.prompts = PromptBuilder(vocabulary, system)
+        self.written = PromptBuilder(vocabulary, WRITTEN_SYSTEM)
         self.facts = {fact.key: fact for fact in world.load_facts()}
         self.same_kind: dict[str, list[world.Fact]] = {}
         for fact in self.facts.values():
@@ -92,6 +94,7 @@ class SampleMaker:
         self.question_weights = list(
             accumulate(KIND_WEIGHTS.get(self.facts[corpus.utterances[i].fact].kind, 1.0) for i in self.questions)
         )
+        self.fact_weights = list(accumulate(KIND_WEIGHTS.get(fact.kind, 1.0) for fact in self.facts.values()))
         self.readable = [s for s in spoken_answers if s != NOT_UNDERSTOOD]
         self.transcribable = [i for role, found in corpus.by_role.items() for i in found if role != "follow_up"]
 
@@ -142,6 +145,20 @@ class SampleMaker:
         question = typed(rng.choice(world.questions(fact, "train")).text, rng)
         history = self._history(None, rng)[0] if rng.random() < 0.08 else History()
         return self._sample(self.prompts.conversation(question, history).ids, self._answer(world.answer_sentence(fact)))
+
+    def ask_written(self, rng: random.Random) -> Sample:
+        """A spoken question answered in text alone: half the positions, and every one about understanding."""
+        index = rng.choices(self.questions, cum_weights=self.question_weights)[0]
+        fact = self.facts[self.corpus.utterances[index].fact]
+        prompt = self.written.conversation(self._placeholder(index), History())
+        return self._sample(prompt.ids, self.vocabulary.encode(world.answer_sentence(fact)))
+
+    def type_written(self, rng: random.Random) -> Sample:
+        """A typed question answered in text alone: where the facts are learned, a hundred times a second."""
+        fact = rng.choices(list(self.facts.values()), cum_weights=self.fact_weights)[0]
+        question = rng.choice(world.questions(fact, "train")).text
+        prompt = self.written.conversation(typed(question, rng) if rng.random() < 0.6 else question, History())
+        return self._sample(prompt.ids, self.vocabulary.encode(world.answer_sentence(fact)))
 
     def asr(self, rng: random.Random) -> Sample:
         index = rng.choice(self.transcribable)

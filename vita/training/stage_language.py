@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vita.model.causal_lm import VitaAudioForCausalLM
@@ -21,6 +22,10 @@ from vita.training.loop import StageConfig, train_stage
 from vita.training.losses import IGNORED, training_losses
 from vita.training.samples import NOISE_BASE, Sample, SampleMaker
 from vita.training.stage_encoder import ctc_loss
+from vita.vocabulary import Vocabulary
+
+ROW_SHARPNESS = 16.0
+"""Scale of the cosines in `row_loss`: 16 leaves a softmax over 2,000 words room for a confident choice."""
 
 
 @dataclass
@@ -85,30 +90,55 @@ def collate(
     return Batch(padded, labels, features, lengths, [text for _, text in heard])
 
 
-def embed(model: VitaAudioForCausalLM, batch: Batch, context: int) -> tuple[Tensor, Tensor | None]:
-    """Input embeddings ``[B, T, d]`` with audio rows in place, and the CTC loss of the recordings."""
+def embed(model: VitaAudioForCausalLM, batch: Batch, vocabulary: Vocabulary) -> tuple[Tensor, dict[str, Tensor]]:
+    """Input embeddings ``[B, T, d]`` with audio rows in place, and the losses of hearing: ``ctc`` and ``rows``."""
+    context = vocabulary.context_of_audio
     embeds = model.embed_tokens(batch.ids)
     if batch.features is None:
-        return embeds, None
+        return embeds, {}
     hidden, log_probs, valid = model.model.audio_model(batch.features, batch.lengths)
     rows, row_lengths = model.model.audio_projection(hidden, log_probs, valid)
     inside = torch.arange(rows.shape[1])[None, :] < row_lengths[:, None]
     embeds = embeds.masked_scatter((batch.ids == context)[..., None], rows[inside])
     spoken = [i for i, text in enumerate(batch.transcripts) if text]
     if not spoken or not torch.is_grad_enabled() or not log_probs.requires_grad:
-        return embeds, None
-    return embeds, ctc_loss(log_probs[spoken], valid[spoken], [batch.transcripts[i] for i in spoken])
+        return embeds, {}
+    texts = [batch.transcripts[i] for i in spoken]
+    return embeds, {
+        "ctc": ctc_loss(log_probs[spoken], valid[spoken], texts),
+        "rows": row_loss(model, rows[spoken], row_lengths[spoken], texts, vocabulary),
+    }
+
+
+def row_loss(
+    model: VitaAudioForCausalLM, rows: Tensor, lengths: Tensor, texts: list[str], vocabulary: Vocabulary
+) -> Tensor:
+    """CTC of audio rows against the backbone's own text embeddings: a row should look like the word heard in it.
+
+    The backbone learns facts from text within minutes; rows in the same directions let it use them for speech.
+    ``rows [R, n, d]``, ``lengths [R]``. The placeholder's embedding is the blank.
+    """
+    embedding = model.embed_tokens.weight
+    classes = torch.cat((embedding[vocabulary.context_of_audio][None], embedding[: vocabulary.first_audio_id]))
+    scores = ROW_SHARPNESS * F.normalize(rows, dim=-1) @ F.normalize(classes, dim=-1).T
+    targets = [[1 + id for id in vocabulary.encode(text.rstrip(".?!"))] for text in texts]
+    return F.ctc_loss(
+        F.log_softmax(scores, dim=-1).transpose(0, 1),
+        torch.tensor([id for target in targets for id in target]),
+        lengths,
+        torch.tensor([len(target) for target in targets]),
+        zero_infinity=True,
+    )
 
 
 def train_language(model: VitaAudioForCausalLM, maker: SampleMaker, config: StageConfig, folder: Path) -> None:
     """Run or resume a stage.
 
-    ``config.options``: ``batch`` samples per step, ``mix`` of tasks, ``ctc`` weight of the encoder's loss beside
+    ``config.options``: ``batch`` samples per step, ``mix`` of tasks, ``ctc`` weight of the losses of hearing beside
     the language losses, ``audio_share`` of audio tokens learned, ``levels`` of MCTP trained, ``share`` of rows
     scored per level. The main loss counts where the learning rates leave the head free.
     """
     options = config.options
-    context = maker.vocabulary.context_of_audio
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = step_rngs(config.seed, step)
@@ -118,7 +148,7 @@ def train_language(model: VitaAudioForCausalLM, maker: SampleMaker, config: Stag
         start = rng.randrange(4) * options["batch"]
         batch = collate(pool[start : start + options["batch"]], maker, generator, options["audio_share"])
         positions = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
-        embeds, ctc = embed(model, batch, context)
+        embeds, hearing = embed(model, batch, maker.vocabulary)
         found = training_losses(
             model,
             batch.ids,
@@ -131,8 +161,9 @@ def train_language(model: VitaAudioForCausalLM, maker: SampleMaker, config: Stag
         total, named = found.total, {f"mctp{k + 1}": loss for k, loss in enumerate(found.mctp_ce)}
         named["main"] = found.main_ce
         if options["ctc"]:
-            named["ctc"] = ctc if ctc is not None else torch.zeros(())
-            total = total + options["ctc"] * named["ctc"]
+            for name, loss in hearing.items():
+                named[name] = loss
+                total = total + options["ctc"] * loss
         return {"loss": total, **named}
 
     train_stage(model, losses, config, folder)
