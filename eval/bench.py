@@ -81,10 +81,12 @@ def run_bench(plan: Plan, system: System | None = None, judge: Judge | None = No
         "warmup": plan.warmup, "seed": plan.seed,
     }
     run = open_run(plan.out, config, items_as_rows(items), describe_environment(), plan.resume)
-    if run.header["status"] == "generating":
+    try:
         generate(system, suite, tasks, items, run, progress)
         run.set_status("scoring")
-    return run, _finish(run, judge, progress)
+        return run, _finish(run, judge, progress)
+    finally:
+        run.release()
 
 
 def _check_writable(out: Path) -> None:
@@ -110,15 +112,18 @@ def score_run(folder: Path, progress: Progress = tqdm) -> tuple[RunFolder, dict]
     """Judge and score a run's kept answers again; the model is not needed."""
     run = read_run(folder)
     run.lock()
-    judge = None
-    if needs_judge(run.config["tasks"]):
-        suite = _suite_of(run)
-        judge = open_judge(suite.judge, suite.folder)
-    status = run.header["status"]
-    summary = _finish(run, judge, progress)
-    if status == "generating":
-        run.set_status("generating")
-    return run, summary
+    try:
+        judge = None
+        if needs_judge(run.config["tasks"]):
+            suite = _suite_of(run)
+            judge = open_judge(suite.judge, suite.folder)
+        status = run.header["status"]
+        summary = _finish(run, judge, progress)
+        if status == "generating":
+            run.set_status("generating")
+        return run, summary
+    finally:
+        run.release()
 
 
 def _suite_of(run: RunFolder) -> Suite:

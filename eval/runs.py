@@ -145,18 +145,24 @@ class RunFolder:
         return Journal(self.path / f"{name}.jsonl")
 
     def lock(self) -> None:
-        """Keep other processes out until this one ends.
+        """Keep other processes out until `release` or the end of this one.
 
         Raises:
             EvalError: another process has the run.
         """
         with explained(self.path):
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until the process ends
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until `release`
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise EvalError(f"{self.path} is being written by another process: wait for it, or use another --out"
                             ) from None
+
+    def release(self) -> None:
+        """Let other processes in again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def set_status(self, status: str) -> None:
         self.header["status"] = status

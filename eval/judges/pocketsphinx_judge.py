@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pocketsphinx
-import torch
 
 from eval.errors import EvalError
 from eval.judges.grammar_automaton import minimise, read_network, to_fsg
-from vita.speech.features import resample
 
 SAMPLE_RATE = 16_000
 PADDING_SECONDS = 0.2
@@ -80,8 +78,13 @@ class PocketsphinxJudge:
         """
         if len(samples) < SHORTEST_SECONDS * sample_rate or np.abs(samples).max() < QUIETEST:
             return ""
-        mono = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
-        wave = resample(mono, sample_rate, SAMPLE_RATE).numpy()
+        wave = np.ascontiguousarray(samples, dtype=np.float32)
+        if sample_rate != SAMPLE_RATE:
+            import torch  # seconds to load, and speech at 16 kHz does without
+
+            from vita.speech.features import resample
+
+            wave = resample(torch.from_numpy(wave), sample_rate, SAMPLE_RATE).numpy()
         margin = np.zeros(int(PADDING_SECONDS * SAMPLE_RATE), dtype=np.float32)
         wave = np.concatenate([margin, wave, margin])
         self._activate(grammar)

@@ -61,7 +61,7 @@ def test_times_are_the_clock_of_the_system(bench):
     assert vanilla["main_before_first_audio"] == {"median": 11, "max": 11}
     assert vanilla["tokens_per_main_pass"] == 1
     assert boost["tokens_per_main_pass"] > 2
-    assert boost["ttft_p90"] is None  # eight answers are too few for a 90th percentile
+    assert boost["ttft_p90"] is None  # six answers are too few for a 90th percentile
 
 
 def test_every_answer_can_be_traced_to_its_sound(bench):
