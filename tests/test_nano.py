@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from time import process_time
 
+import jiwer
 import numpy as np
 import pytest
 
@@ -15,10 +16,19 @@ from vita.speech.audio_io import load
 
 FOLDER = BUNDLED / "nano"
 QUESTIONS = {
-    "What is the capital of Germany?": "Berlin",
+    "What is nine plus two?": "eleven",
     "What is the opposite of hot?": "cold",
-    "How many days does a week have?": "seven",
+    "What is the capital of France?": "Paris",
+    "What is the capital of Malaysia?": "Kuala Lumpur",
+    "What sound does a lion make?": "roar",
+    "What day comes after Tuesday?": "Wednesday",
+    "What is five minus two?": "three",
+    "What is seven plus seven?": "fourteen",
+    "What is the largest planet?": "Jupiter",
+    "What is your name?": "Nano",
 }
+RIGHT_AT_LEAST = 6
+"""Of the ten: a floor against broken weights, not a measure; that is the bench's work."""
 
 
 def test_the_folder_is_complete_and_small():
@@ -39,13 +49,14 @@ def test_shape_of_the_model(nano):
     assert nano._checkpoint.speech.vocoder.look_ahead_tokens <= 1
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_it_knows_what_it_was_taught(nano, question):
-    for event in nano.respond(text=question, mode="vanilla"):
-        if isinstance(event, Finished):
-            assert QUESTIONS[question].lower() in event.text.lower()
-            assert event.finish_reason == "eos"
-            assert 0.5 < event.audio_seconds < 15
+def test_it_knows_what_it_was_taught(nano):
+    right = 0
+    for question, answer in QUESTIONS.items():
+        *_, last = nano.respond(text=question, mode="vanilla")
+        assert isinstance(last, Finished)
+        right += answer.lower() in last.text.lower()
+        assert 0 < last.audio_seconds < 60
+    assert right >= RIGHT_AT_LEAST
 
 
 @pytest.mark.parametrize("mode", ["boost", "turbo"])
@@ -59,11 +70,15 @@ def test_sound_comes_before_the_second_main_forward(nano, question, mode):
 
 
 def test_it_reads_aloud_and_hears_itself(nano):
-    speech = nano.speak("The capital of Germany is Berlin.", mode="vanilla")
-    assert 1.0 < speech.audio_seconds < 6.0
-    assert 0.02 < np.sqrt(np.mean(speech.samples**2)) < 0.5
-    heard = nano.transcribe((speech.samples, speech.sample_rate))
-    assert "berlin" in heard.text.lower()
+    sentences = ["Nine plus two is eleven.", "The opposite of hot is cold.", "Seven plus seven is fourteen."]
+    heard = []
+    for sentence in sentences:
+        speech = nano.speak(sentence, mode="vanilla")
+        assert 0.5 < speech.audio_seconds < 20
+        assert 0.02 < np.sqrt(np.mean(speech.samples**2)) < 0.5
+        heard.append(nano.transcribe((speech.samples, speech.sample_rate)).text)
+    clean = [[s.lower().rstrip(".?") for s in group] for group in (sentences, heard)]
+    assert jiwer.wer(*clean) < 0.9, heard  # a floor against broken weights: the bench measures
 
 
 def test_a_spoken_answer_is_made_faster_than_it_is_heard(nano):
