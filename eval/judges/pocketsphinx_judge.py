@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,6 +51,12 @@ class PocketsphinxJudge:
             samprate=SAMPLE_RATE, lm=None, loglevel="FATAL", cmn="batch", bestpath=False)
         for number, entry in enumerate(entries, start=1):
             self._decoder.add_word(entry[0], entry[1], number == len(entries))
+        text = grammar.read_text(encoding="utf-8")
+        name = re.search(r"^\s*grammar\s+(\S+?)\s*;", text, re.MULTILINE)
+        self._rules = set(re.findall(r"^\s*public\s+<(\w+)>\s*=", text, re.MULTILINE))
+        if name is None or not self._rules:
+            raise EvalError(f"{grammar} is not a JSGF grammar with a public rule")
+        self._grammar_name = name[1]
         self._jsgf = pocketsphinx.Jsgf(str(grammar))
         self._ready: set[str] = set()
 
@@ -58,9 +65,9 @@ class PocketsphinxJudge:
 
     def _activate(self, rule: str) -> None:
         if rule not in self._ready:
-            found = self._jsgf.get_rule(f"nano.{rule}")
-            if found is None:
+            if rule not in self._rules:  # asking pocketsphinx for an absent rule crashes the process
                 raise EvalError(f"{self.files['grammar']} has no public rule <{rule}>")
+            found = self._jsgf.get_rule(f"{self._grammar_name}.{rule}")
             logmath = self._decoder.logmath
             automaton = minimise(*read_network(self._jsgf, found, logmath))
             try:
