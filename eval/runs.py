@@ -20,6 +20,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -231,8 +232,9 @@ def open_run(out: Path, config: dict, items: list[dict], environment: dict, resu
                 _check_same(run, config)
                 return run
     path = parent / f"{_now():%Y%m%dT%H%M%SZ}-{fingerprint}"
-    with explained(path):
-        path.mkdir(parents=True, exist_ok=False)
+    while path.exists():  # a run of the same configuration that began in this very second
+        time.sleep(0.05)
+        path = _new_folder(parent, fingerprint)
     write_whole(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_whole(path / "env.json", json.dumps(environment, indent=1, ensure_ascii=False) + "\n")
     write_whole(path / "items.jsonl", to_jsonl(items))
@@ -242,6 +244,17 @@ def open_run(out: Path, config: dict, items: list[dict], environment: dict, resu
     run = RunFolder(path)
     run.lock()
     return run
+
+
+def _new_folder(parent: Path, fingerprint: str) -> Path:
+    """``<UTC>-<fingerprint>``; runs begun in the same second are numbered."""
+    stamp = f"{_now():%Y%m%dT%H%M%SZ}"
+    number = 1
+    while (path := parent / f"{stamp}{'' if number == 1 else f'.{number}'}-{fingerprint}").exists():
+        number += 1
+    with explained(path):
+        path.mkdir(parents=True)
+    return path
 
 
 def _check_same(run: RunFolder, config: dict) -> None:

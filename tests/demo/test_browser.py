@@ -268,6 +268,9 @@ def test_a_visitor_who_leaves_frees_the_model(visit, server):
     other.ask("still there")
     other.wait_event("response.done")
     assert other.answers() == ["boost turn 1: you said still there"]
+    # Whether Gradio's own script still gets to report its cut stream depends on how fast the page goes.
+    cut = ("AbortError", "Connection errored out")
+    leaver.problems[:] = [problem for problem in leaver.problems if not any(text in problem for text in cut)]
 
 
 def test_transcribe_and_speak_tabs(visit, question_wav: Path):
