@@ -7,6 +7,7 @@ put inline into the document head.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from html import escape
@@ -255,6 +256,9 @@ def serve(
     Raises:
         StartError: the server cannot be started there.
     """
+    # Gradio asks for matplotlib's backend in every event; unless one is named here the first visitor waits
+    # seconds for the import of pyplot that chooses one.
+    os.environ.setdefault("MPLBACKEND", "agg")
     demo = build(assistant, model_name)
     demo.queue(max_size=MAX_WAITING)
     try:
