@@ -20,7 +20,6 @@ import hashlib
 import io
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -231,10 +230,7 @@ def open_run(out: Path, config: dict, items: list[dict], environment: dict, resu
                 run.lock()
                 _check_same(run, config)
                 return run
-    path = parent / f"{_now():%Y%m%dT%H%M%SZ}-{fingerprint}"
-    while path.exists():  # a run of the same configuration that began in this very second
-        time.sleep(0.05)
-        path = _new_folder(parent, fingerprint)
+    path = _new_folder(parent, fingerprint)
     write_whole(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_whole(path / "env.json", json.dumps(environment, indent=1, ensure_ascii=False) + "\n")
     write_whole(path / "items.jsonl", to_jsonl(items))

@@ -21,10 +21,12 @@ def check_vocoder(model: str, suite_name: str, limit: int | None = None) -> dict
     Raises:
         VitaError: no reference speech in the suite, or a checkpoint without encoder and vocoder of its own.
     """
+    from vita.device import limit_threads
     from vita.registry import locate
     from vita.speech.nano_codec import NanoSpeechTokenizer
     from vita.speech.nano_vocoder import NanoVocoder
 
+    limit_threads()
     suite = load_suite(suite_name)
     items = [item for item in suite.items if item.reference_audio is not None][:limit]
     if not items:
