@@ -186,6 +186,18 @@ def test_closing_frees_the_stream_and_leaves_inference_mode(monkeypatch: pytest.
     assert created[0]() is None
 
 
+def test_levels_out_of_order_are_refused() -> None:
+    stream = Stream(make_model())
+    stream.extend(PROMPT)
+    with pytest.raises(ValueError, match="level 1 has nothing to read"):
+        stream.advance(1)
+    stream.advance(0)
+    with pytest.raises(ValueError, match="level 1 reads a token ahead"):
+        stream.advance(1)
+    stream.extend([4])
+    assert stream.advance(1).shape == (7, 32)
+
+
 def test_sampled_tokens_repeat_with_the_seed_on_all_levels() -> None:
     model = make_model()
 

@@ -70,15 +70,20 @@ def decode(
     both before the first token is asked for. Decoding stops where the model's context ends.
     """
     mode = resolve_mode(mode)
+    eos = frozenset([eos_ids] if isinstance(eos_ids, int) else eos_ids or ())
+    limit = min(max_new_tokens, context_left(model, prompt_ids))
+    return _decode(model, prompt_ids, mode, audio_rows, sampling or Sampling(), eos, limit, on_pass)
+
+
+def context_left(model: VitaAudioForCausalLM, prompt_ids: Sequence[int]) -> int:
+    """How many tokens the model's context holds behind the prompt, at least 1; TextInputError otherwise."""
     context = model.config.max_position_embeddings
     if not 0 < len(prompt_ids) < context:
         raise TextInputError(
             f"the prompt has {len(prompt_ids)} tokens, the model takes 1 to {context - 1}; "
             "shorten the question or start a new conversation."
         )
-    eos = frozenset([eos_ids] if isinstance(eos_ids, int) else eos_ids or ())
-    limit = min(max_new_tokens, context - len(prompt_ids))
-    return _decode(model, prompt_ids, mode, audio_rows, sampling or Sampling(), eos, limit, on_pass)
+    return context - len(prompt_ids)
 
 
 def _decode(

@@ -1,8 +1,8 @@
 """The state of one stream: its tokens, and what every level has already computed for them.
 
 Knows how levels feed each other, not when they run (`modes`) nor which token is chosen (`sampling`). Every level
-is a pure function of the token sequence, so nothing is ever taken back; a level that runs after a pause catches
-up on all rows it has missed, as one causal chunk.
+is a pure function of the token sequence: there are no draft states, caches only save work. A level that runs after
+a pause catches up on all rows it has missed, as one causal chunk.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Stream:
         self._masks: dict[int, Tensor] = {}
         self._rope = self._rope_tables(capacity)
         self.unread: list[list[Tensor]] = [[] for _ in self._layers]
+        self._read = [self._embeds[:0]] * len(self._layers)
 
     @torch.inference_mode()
     def extend(self, tokens: Sequence[int], audio_rows: Sequence[tuple[int, Tensor]] = ()) -> None:
@@ -62,12 +63,18 @@ class Stream:
     def advance(self, level: int) -> Tensor:
         """Run ``level`` over every row that waits for it: hidden states [rows, d] after the final norm.
 
-        The last row predicts the next token. Rows must be waiting: the level below has to have run before.
+        The last row predicts the next token. Raises ValueError when nothing waits, or when the level below has
+        run without a token appended since: a mode's order of levels never does either.
         """
         waiting = self.unread[level]
+        if not waiting:
+            raise ValueError(f"level {level} has nothing to read; run level {level - 1} or extend the stream first")
         rows = waiting[0] if len(waiting) == 1 else torch.cat(waiting)
-        waiting.clear()
         past = self.length(level)
+        if past + level + len(rows) > len(self.tokens):
+            raise ValueError(f"level {level} reads a token ahead that is not known yet; extend the stream first")
+        waiting.clear()
+        self._read[level] = rows
         if level > 0:
             ahead = self._embeds[past + level : past + level + len(rows)]
             rows = self._mctp_input(level - 1, ahead, rows)
@@ -76,6 +83,26 @@ class Stream:
         if level + 1 < len(self.unread):
             self.unread[level + 1].append(hidden)
         return hidden
+
+    @torch.inference_mode()
+    def rewind(self, length: int) -> None:
+        """Forget the tokens behind the first ``length`` and all that was computed with them.
+
+        Reaches back as far as the last run of every level. Raises ValueError beyond that.
+        """
+        valid = length  # rows of a level's input that stay: tokens, then what the level below keeps
+        for level, layers in enumerate(self._layers):
+            done, read = layers[0].length, self._read[level]
+            kept, first = min(done, max(length - level, 0)), done - len(read)
+            if kept < first:
+                raise ValueError(f"cannot rewind to {length} tokens: level {level} has run more than once since")
+            rows = torch.cat([read, *self.unread[level]])
+            self._read[level] = rows[: kept - first]
+            self.unread[level] = [rows[kept - first : valid - first]] if valid > kept else []
+            for layer in layers:
+                layer.length = kept
+            valid = kept
+        del self.tokens[length:]
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
