@@ -10,10 +10,12 @@ import argparse
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
 FIRST = "What is the capital of France?"
 SECOND = "What is seven plus five?"
@@ -35,7 +37,7 @@ def take(browser: Browser, url: str, device: str, theme: str, recording: Path | 
     width, height = SIZES[device]
     context = browser.new_context(viewport={"width": width, "height": height}, device_scale_factor=1)
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)
     page.goto(f"{url}?__theme={theme}")
     page.wait_for_function("() => window.Vita && Vita.talk")
     page.wait_for_selector("#mode input[value=boost]:checked", state="attached")
@@ -65,6 +67,7 @@ def take(browser: Browser, url: str, device: str, theme: str, recording: Path | 
 def serve(model: str) -> str:
     """Start the demo in this process, return its address."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    sys.path.insert(0, str(ROOT))
     from vita import VitaAudio
     from vita.demo.page import serve as serve_page
 

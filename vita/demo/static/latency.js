@@ -38,6 +38,7 @@ Vita.Latency = class {
 
   begin(turn, mode) {
     this.turns.set(turn, { mode, done: null, ear: null, underruns: 0 });
+    this.blank();
   }
 
   set(turn, values) {
@@ -100,6 +101,10 @@ Vita.Latency = class {
     this.turns.clear();
     this.root.classList.remove("v-has-turn");
     this.table.replaceChildren();
+    this.blank();
+  }
+
+  blank() {
     this.timeline.replaceChildren();
     [this.first, this.ear, this.rtf, this.passes].forEach((card) => { card.textContent = "–"; });
   }
